@@ -1,0 +1,131 @@
+"""How steps are repeated.
+
+    Loop: (step, carry, xs, data) -> (carry, infos)
+    step: (carry, x, data) -> (carry, info)
+
+`xs` has the steps on axis 0, `data` is the same for all steps, `infos` are the
+steps' infos stacked. Both loops give the same result up to rounding.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from junlearn import tree
+
+Step = Callable[[Any, Any, Any], tuple[Any, Any]]
+Loop = Callable[[Step, Any, Any, Any], tuple[Any, Any]]
+
+
+class NonFiniteError(ArithmeticError):
+  """A step's info held a NaN or an infinity."""
+
+
+class Checkpoint(Protocol):
+  """Where `host` keeps its progress."""
+
+  def restore(self, carry: Any, infos: Any) -> tuple[int, Any, Any]:
+    """Steps done, carry and infos; `(0, carry, infos)` at a fresh start."""
+
+  def save(self, step: int, carry: Any, infos: Any) -> None:
+    """Keeps the state after `step` steps, replacing what was kept."""
+
+
+def scan() -> Loop:
+  """One compiled program, for use inside jit, vmap and pmap."""
+
+  def loop(step, carry, xs, data):
+    return jax.lax.scan(lambda c, x: step(c, x, data), carry, xs)
+
+  return loop
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(step: Step):
+  """The jitted, donated step, compiled once however often it is looped."""
+
+  def indexed(carry, index, xs, data):
+    return step(carry, tree.take(xs, index), data)
+
+  return jax.jit(indexed, donate_argnums=0)
+
+
+def host(
+  *,
+  every: int = 50,
+  watch: Callable[[int, int, Any, Any], None] | None = None,
+  checkpoint: Checkpoint | None = None,
+) -> Loop:
+  """A Python loop over one jitted, donated step.
+
+  Args:
+    every: steps between two looks at the infos, which is when `watch` and
+      `checkpoint` are called; also called after the last step.
+    watch: called with `(steps done, steps in all, carry, infos)`; the infos
+      are NumPy arrays whose rows are filled up to the steps done.
+    checkpoint: restored from at the start and saved to; the continued run
+      takes the same steps as an uninterrupted one.
+
+  Raises:
+    ValueError: if `every` is below 1; when applied inside jit, vmap or pmap.
+    NonFiniteError: at the first look after a non-finite info; what was
+      checkpointed before stays.
+  """
+  if every < 1:
+    raise ValueError(f"host: every is {every}; it must be at least 1.")
+
+  def loop(step, carry, xs, data):
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(carry)):
+      raise ValueError("host: cannot run under jit, vmap or pmap; use scan().")
+    num_steps = tree.size(xs)
+    compiled = _compiled(step)
+    carry = jax.tree.map(jnp.copy, carry)  # the first step donates it
+    row = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
+    infos = jax.tree.map(
+      lambda leaf: np.zeros((num_steps, *leaf.shape), leaf.dtype),
+      jax.eval_shape(step, carry, row, data)[1],
+    )
+    start = 0
+    if checkpoint is not None:
+      start, carry, infos = checkpoint.restore(carry, infos)
+    pending = []
+    for index in range(start, num_steps):
+      carry, info = compiled(carry, np.int32(index), xs, data)
+      pending.append(info)
+      done = index + 1
+      if done % every and done < num_steps:
+        continue
+      first = done - len(pending)
+      for offset, row in enumerate(jax.device_get(pending)):
+        _write_row(infos, first + offset, row)
+      pending = []
+      _check_finite(infos, first, done)
+      if watch is not None:
+        watch(done, num_steps, carry, infos)
+      if checkpoint is not None:
+        checkpoint.save(done, carry, infos)
+    return carry, jax.tree.map(jnp.asarray, infos)
+
+  return loop
+
+
+def _write_row(infos, index, row):
+  for table, value in zip(
+    jax.tree.leaves(infos), jax.tree.leaves(row), strict=True
+  ):
+    table[index] = value
+
+
+def _check_finite(infos, first, done):
+  for path, table in jax.tree_util.tree_flatten_with_path(infos)[0]:
+    rows = table[first:done].reshape(done - first, -1)
+    bad = ~np.isfinite(rows).all(axis=1)
+    if bad.any():
+      raise NonFiniteError(
+        f"{tree.path_name(path)} is not finite at step "
+        f"{first + int(np.argmax(bad)) + 1}; a smaller learning rate may help."
+      )

@@ -1,0 +1,53 @@
+"""Retraining from scratch without the forgotten examples: the reference.
+
+    theta' ~ argmin_theta  mean_{x in D_r} l(theta, x),  from a fresh start
+
+Everything that an unlearning method gives up or leaves behind is measured
+against it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import optax
+
+from junlearn import objective
+from junlearn.descent import descend
+from junlearn.loss import Loss, cross_entropy
+from junlearn.model import Model
+from junlearn.transform import Result, Transform, chain
+
+
+def initialize(model: Model) -> Transform:
+  """Replaces the params by fresh ones; reads only the retain inputs' shape."""
+
+  def transform(key, params, request):
+    del params
+    fresh = model.init(key, request.retain["input"][:1])
+    return Result(fresh, request, {})
+
+  return transform
+
+
+def transform(
+  model: Model,
+  optimizer: optax.GradientTransformation,
+  *,
+  loss: Callable[[Model], Loss] = cross_entropy,
+  **options: Any,
+) -> Transform:
+  """Retraining; reads `retain`, and nothing of the params given.
+
+  Args:
+    model: its `init` draws the fresh params from the stage's key.
+    optimizer: as for the original training.
+    loss: per-example loss of a model.
+    **options: `num_steps`, `batch_size`, `view`, `loop` of `descent.descend`;
+      the sound choice is that of the original training.
+  """
+  return chain(
+    initialize=initialize(model),
+    descend=descend(
+      objective.weighted(loss(model), retain=1.0), optimizer, **options
+    ),
+  )

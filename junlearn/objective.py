@@ -1,0 +1,62 @@
+"""What a descent minimises.
+
+    Objective: (params, batch: Request, *, reference, key)
+               -> (loss, (params, terms))
+
+`reference` is what the descent began with; `terms` are scalars for `info`.
+The returned params carry refreshed batch statistics.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from junlearn.loss import Loss
+from junlearn.transform import Request, stage_key
+
+Objective = Callable[..., tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]]
+
+
+def mean(losses: jax.Array, examples: Any) -> jax.Array:
+  """Mean of `[n]` losses over the examples present (`weight` 1, not 0)."""
+  if isinstance(examples, dict) and "weight" in examples:
+    weight = examples["weight"].astype(losses.dtype)
+    return jnp.sum(weight * losses) / jnp.maximum(jnp.sum(weight), 1)
+  return jnp.mean(losses)
+
+
+def weighted(loss: Loss, **weights: float) -> Objective:
+  """A weighted sum of mean losses over parts of the request.
+
+      L(theta) = sum_part weight_part * mean_{x in part} loss(theta, x)
+
+  Args:
+    loss: per-example loss.
+    **weights: a weight for each of `forget`, `retain`, `extra` that takes
+      part; negative weights ascend.
+
+  Raises:
+    ValueError: if there is no part, or a name is not a part of a request; and
+      when applied, if the request lacks a part.
+  """
+  if not weights or not set(weights) <= set(Request._fields):
+    raise ValueError(
+      f"weighted: parts are {sorted(weights)}; allowed are one or more of "
+      f"{', '.join(Request._fields)}."
+    )
+
+  def objective(params, batch, *, reference, key):
+    del reference
+    total, terms = jnp.zeros(()), {}
+    for part, weight in weights.items():
+      examples = getattr(batch, part)
+      if examples is None:
+        raise ValueError(f"weighted: the request has no {part} examples.")
+      losses, params = loss(params, examples, stage_key(key, part))
+      terms[part] = mean(losses, examples)
+      total += weight * terms[part]
+    return total, (params, terms)
+
+  return objective
