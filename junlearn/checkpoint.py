@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from junlearn import tree
@@ -62,7 +63,8 @@ def load(path: str | Path, like: Any) -> Any:
 
   Args:
     path: where `save` wrote.
-    like: a pytree of arrays with the structure, shapes and dtypes expected.
+    like: a pytree of arrays, or of what `jax.eval_shape` gives, with the
+      structure, shapes and dtypes expected.
 
   Raises:
     CheckpointError: if there is none, if it is truncated, or if it holds other
@@ -79,9 +81,8 @@ def load(path: str | Path, like: Any) -> Any:
     stored = ocp.metadata(path / "tree").metadata
     difference = _difference(stored, expected)
     if not difference:
-      flat = ocp.load(
-        path / "tree", {k: jnp.asarray(v) for k, v in expected.items()}
-      )
+      target = {k: jnp.zeros(v.shape, v.dtype) for k, v in expected.items()}
+      flat = ocp.load(path / "tree", target)
   except Exception as error:  # whatever a damaged file makes the reader raise
     raise CheckpointError(
       f"checkpoint {path} is damaged ({type(error).__name__}); delete it to "
@@ -91,8 +92,7 @@ def load(path: str | Path, like: Any) -> Any:
     raise CheckpointError(
       f"checkpoint {path} belongs to something else: {difference}."
     )
-  leaves, structure = jax.tree.flatten(like)
-  del leaves
+  structure = jax.tree.structure(like)
   content = jax.tree.unflatten(structure, [flat[name] for name in expected])
   if tree.digest(content) != recorded:
     raise CheckpointError(
@@ -107,34 +107,50 @@ class Progress:
 
   Args:
     path: where to keep it.
-    seconds: least time between two saves; the last step is always saved.
+    seconds: least time between two saves.
+    notes: NumPy arrays of the caller's, saved with the state and, when there
+      is something to restore, overwritten in place by what was saved.
   """
 
-  def __init__(self, path: str | Path, *, seconds: float = 10.0):
+  def __init__(
+    self,
+    path: str | Path,
+    *,
+    seconds: float = 10.0,
+    notes: dict[str, np.ndarray] | None = None,
+  ):
     self._path = Path(path)
     self._seconds = seconds
+    self._notes = notes or {}
     self._saved = time.monotonic()
 
   def restore(self, carry: Any, infos: Any) -> tuple[int, Any, Any]:
     """Steps done, carry and infos: those kept, or the given ones and 0."""
     if not exists(self._path):
       return 0, carry, infos
-    like = {"step": jnp.zeros((), jnp.int32), "carry": carry, "infos": infos}
-    kept = load(self._path, like)
-    infos = jax.tree.map(lambda leaf: jax.device_get(leaf).copy(), kept["infos"])
+    kept = load(self._path, self._content(0, carry, infos))
+    for name, note in self._notes.items():
+      note[...] = kept["notes"][name]
+    infos = jax.tree.map(np.array, kept["infos"])
     return int(kept["step"]), kept["carry"], infos
 
   def save(self, step: int, carry: Any, infos: Any) -> None:
     """Keeps the state if `seconds` have passed since the last time."""
-    if time.monotonic() - self._saved < self._seconds:
-      return
-    content = {"step": jnp.int32(step), "carry": carry, "infos": infos}
-    save(self._path, content)
-    self._saved = time.monotonic()
+    if time.monotonic() - self._saved >= self._seconds:
+      save(self._path, self._content(step, carry, infos))
+      self._saved = time.monotonic()
 
   def clear(self) -> None:
-    """Forgets what was kept, once the phase's result is safe elsewhere."""
+    """Forgets what was kept, once the result is safe elsewhere."""
     shutil.rmtree(self._path, ignore_errors=True)
+
+  def _content(self, step, carry, infos):
+    return {
+      "step": np.int32(step),
+      "carry": carry,
+      "infos": infos,
+      "notes": self._notes,
+    }
 
 
 def _interrupted(path: Path) -> Path:
@@ -152,8 +168,8 @@ def _difference(stored: dict[str, Any], expected: dict[str, Any]) -> str:
   words = [f"missing {name}" for name in expected if name not in stored]
   words += [f"unexpected {name}" for name in stored if name not in expected]
   for name in expected.keys() & stored.keys():
-    have, want = stored[name], jnp.asarray(expected[name])
-    if tuple(have.shape) != want.shape or have.dtype != want.dtype:
+    have, want = stored[name], expected[name]
+    if (tuple(have.shape), have.dtype) != (want.shape, want.dtype):
       words.append(
         f"{name} is {have.dtype}{list(have.shape)}, not "
         f"{want.dtype}{list(want.shape)}"

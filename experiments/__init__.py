@@ -1,0 +1,1 @@
+"""One binary per modality; see README.md for what a run leaves behind."""

@@ -1,0 +1,63 @@
+"""How far a run is: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+
+import tqdm
+
+
+class Bar:
+  """Shows steps done, the phase, its loss and the time left.
+
+  Args:
+    total: steps of one model that the run takes in all.
+    seconds: between two plain lines.
+  """
+
+  def __init__(self, total: int, *, seconds: float = 10.0):
+    self._seconds = seconds
+    self._shown = self._start = time.monotonic()
+    self._skipped = 0
+    terminal = sys.stderr.isatty()
+    self._tqdm = tqdm.tqdm(
+      total=total,
+      file=sys.stderr,
+      disable=not terminal,
+      unit="step",
+      dynamic_ncols=True,
+      smoothing=0.05,
+      bar_format="{percentage:3.0f}%|{bar}| {desc} {elapsed}, {remaining} left",
+    )
+    self._plain = not terminal
+    self._done, self._total = 0, total
+
+  def skip(self, steps: int) -> None:
+    """Counts steps that an earlier run took."""
+    self._skipped += steps
+    self._advance(steps)
+
+  def update(self, steps: int, phase: str, loss: float) -> None:
+    """Counts steps taken and shows the phase and its loss."""
+    self._tqdm.set_description_str(f"{phase}, loss {loss:.3g}", refresh=False)
+    self._advance(steps)
+    now = time.monotonic()
+    if self._plain and now - self._shown >= self._seconds:
+      taken = max(self._done - self._skipped, 1)
+      left = (now - self._start) / taken * (self._total - self._done)
+      self.say(
+        f"{self._done / self._total:4.0%}  {phase}, loss {loss:.3g}, "
+        f"about {left:.0f} s left"
+      )
+      self._shown = now
+
+  def say(self, line: str) -> None:
+    """Prints a line above the bar."""
+    self._tqdm.write(line, file=sys.stderr)
+
+  def close(self) -> None:
+    """Leaves the terminal as it was found."""
+    self._tqdm.close()
+
+  def _advance(self, steps: int) -> None:
+    self._done += steps
+    self._tqdm.update(steps)

@@ -1,0 +1,253 @@
+"""Deletes training records from an image classifier, and measures how well.
+
+    python -m experiments.classification --workdir=DIR
+
+With no flags: the digits, 10 % of the training records forgotten, every method,
+3 seeds; DIR holds the report (see README.md for the rest).
+"""
+
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from experiments import harness, image_report, image_study
+from experiments.image_study import METHODS, MODELS, Evidence, Recipe, Study
+from experiments.meter import Meter
+from experiments.session import Session
+from experiments.workdir import Workdir
+from junlearn import tree
+from junlearn.data import load, select
+from junlearn.transform import Request
+
+_DEFAULT = Recipe()
+
+_WORKDIR = flags.DEFINE_string(
+  "workdir", "runs/classification", "Folder of the run; continued if begun."
+)
+_DATASET = flags.DEFINE_string(
+  "dataset",
+  "digits",
+  "digits, mnist, fashion_mnist, cifar10, or a TFDS name prepared in data_dir.",
+)
+_METHOD = flags.DEFINE_list(
+  "method",
+  ["finetune", "ascent", "random_label", "grad_difference", "amun"],
+  f"Methods to compare, of: {', '.join(METHODS)}.",
+)
+_SEEDS = flags.DEFINE_integer(
+  "seeds", 3, "Seeds; each draws its own records, weights and batches.",
+  lower_bound=1,
+)  # fmt: skip
+_NUM_TRAIN = flags.DEFINE_integer(
+  "num_train", None, "Use the first so many training examples.", lower_bound=2
+)
+_NUM_TEST = flags.DEFINE_integer(
+  "num_test", None, "Use the first so many test examples.", lower_bound=2
+)
+_FRACTION = flags.DEFINE_float(
+  "forget_fraction", None, "Forget a random fraction (default 0.1)."
+)
+_CLASS = flags.DEFINE_integer("forget_class", None, "Forget a whole class.")
+_IDS = flags.DEFINE_list("forget_ids", None, "Forget the records of these ids.")
+_USE_RETAIN = flags.DEFINE_boolean(
+  "use_retain", True, "Whether the methods may read the retained records."
+)
+_MODEL = flags.DEFINE_enum(
+  "model", _DEFAULT.model, list(MODELS), "Net to train."
+)
+_EPOCHS = flags.DEFINE_integer(
+  "epochs", _DEFAULT.epochs, "Epochs of training.", lower_bound=1
+)
+_UNLEARN_EPOCHS = flags.DEFINE_integer(
+  "unlearn_epochs",
+  _DEFAULT.unlearn_epochs,
+  "Budget of each method, in passes over the retained records.",
+  lower_bound=0,
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+  "batch_size", _DEFAULT.batch_size, "Examples a step.", lower_bound=1
+)
+_LEARNING_RATE = flags.DEFINE_float(
+  "learning_rate", _DEFAULT.learning_rate, "Of training.", lower_bound=0.0
+)
+_LEARNING_RATES = flags.DEFINE_list(
+  "unlearn_learning_rates",
+  [],
+  "Learning rates of methods, as amun=0.01,ascent=0.001.",
+)
+_REFERENCES = flags.DEFINE_integer(
+  "references",
+  _DEFAULT.references,
+  "Reference models of the attack, even.",
+  lower_bound=2,
+)
+
+
+def main() -> None:
+  """Runs the experiment that the flags describe."""
+  harness.choose("method", _METHOD.value, METHODS)
+  rates = _learning_rates()
+  if _REFERENCES.value % 2:
+    raise ValueError(f"--references={_REFERENCES.value}; it must be even.")
+  if not _USE_RETAIN.value:
+    lame = [name for name in _METHOD.value if METHODS[name].needs_retain]
+    if lame:
+      raise ValueError(
+        f"--nouse_retain: {', '.join(lame)} cannot work without the retained "
+        "records; leave them out of --method."
+      )
+  dataset = load(
+    _DATASET.value,
+    data_dir=flags.FLAGS.data_dir,
+    manual_dir=flags.FLAGS.manual_dir,
+    num_train=_NUM_TRAIN.value,
+    num_test=_NUM_TEST.value,
+  )
+  requests = [_request(dataset.train, seed) for seed in range(_SEEDS.value)]
+  workdir = Workdir(_WORKDIR.value, harness.own_flags(__name__))
+  recipe = Recipe(
+    model=_MODEL.value,
+    epochs=_EPOCHS.value,
+    unlearn_epochs=_UNLEARN_EPOCHS.value,
+    learning_rate=_LEARNING_RATE.value,
+    batch_size=_BATCH_SIZE.value,
+    references=_REFERENCES.value,
+  )
+  session = Session(workdir, _total(recipe, dataset, requests))
+  study = Study(dataset, recipe, session)
+  for seed, request in enumerate(requests):
+    _run_seed(study, workdir, seed, request, rates)
+  session.bar.close()
+  page = image_report.write(workdir, study, requests)
+  print(page)
+
+
+def _run_seed(
+  study: Study,
+  workdir: Workdir,
+  seed: int,
+  request: Request,
+  rates: dict[str, float],
+) -> None:
+  """Both references and every method, for one seed's request."""
+  everything = Request(forget=None, retain=study.dataset.train)
+  original = study.train("original", seed, everything)
+  retrained = study.train("retrain", seed, request)
+  audit = _Audits(workdir, study, seed, request, retrained.seconds)
+  target = audit("retrain", retrained)
+  audit("original", original, target)
+  readable = request if _USE_RETAIN.value else request._replace(retain=None)
+  steps = image_study.unlearning_steps(study.recipe, tree.size(request.retain))
+  for name in _METHOD.value:
+    transform = study.unlearner(name, rates[name], steps)
+    outcome = study.unlearn(
+      name,
+      seed,
+      transform,
+      original.params,
+      readable,
+      steps=steps,
+      track=True,
+    )
+    audit(name, outcome, target)
+
+
+class _Audits:
+  """Audits outcomes of one seed; adds the row that is not there yet."""
+
+  def __init__(self, workdir, study, seed, request, retrain_seconds):
+    self._workdir, self._study, self._seed = workdir, study, seed
+    self._request, self._retrain_seconds = request, retrain_seconds
+
+  def __call__(self, method, outcome, target=None) -> Evidence:
+    kept = self._workdir / f"evidence/seed{self._seed}/{method}.npz"
+    row = self._workdir.row(method, self._seed)
+    if row is not None and kept.exists():
+      with np.load(kept, allow_pickle=False) as arrays:
+        return Evidence(row["metrics"], dict(arrays))
+    meter = Meter()
+    evidence = self._study.audit(
+      outcome.params, self._request, seed=self._seed, retrained=target
+    )
+    self._workdir.write_arrays(
+      f"evidence/seed{self._seed}/{method}.npz",
+      {**evidence.arrays, "curve": np.asarray(outcome.curve)},
+    )
+    seconds, compiled = meter.read().tolist()
+    self._workdir.add_row(
+      {
+        "method": method,
+        "seed": self._seed,
+        "metrics": evidence.metrics | outcome.notes,
+        "seconds": {
+          "unlearn": outcome.seconds,
+          "retrain": self._retrain_seconds,
+          "audit": seconds,
+          "compile": outcome.compile + compiled,
+        },
+        "peak_memory_bytes": outcome.peak_memory_bytes,
+        "params_sha256": tree.digest(outcome.params),
+      }
+    )
+    return evidence
+
+
+def _request(train: dict[str, Any], seed: int) -> Request:
+  """The request that the flags describe, drawn with the seed."""
+  given = {
+    name: flag.value
+    for name, flag in (
+      ("forget_fraction", _FRACTION),
+      ("forget_class", _CLASS),
+      ("forget_ids", _IDS),
+    )
+    if flag.value is not None
+  }
+  if len(given) > 1:
+    raise ValueError(
+      f"--{' and --'.join(given)} are given together; one of them is allowed."
+    )
+  if _CLASS.value is not None:
+    return select.by_class(train, _CLASS.value)
+  if _IDS.value is not None:
+    try:
+      ids = [int(text) for text in _IDS.value]
+    except ValueError as error:
+      raise ValueError(
+        f"--forget_ids={','.join(_IDS.value)}; it must be whole numbers."
+      ) from error
+    return select.by_id(train, ids)
+  fraction = 0.1 if _FRACTION.value is None else _FRACTION.value
+  return select.by_fraction(train, fraction, seed=seed)
+
+
+def _learning_rates() -> dict[str, float]:
+  """The learning rate of every method: the flag's, else the default."""
+  rates = {name: method.learning_rate for name, method in METHODS.items()}
+  for text in _LEARNING_RATES.value:
+    name, _, value = text.partition("=")
+    harness.choose("unlearn_learning_rates", [name], METHODS)
+    try:
+      rates[name] = float(value)
+    except ValueError as error:
+      raise ValueError(
+        f"--unlearn_learning_rates: {text!r} is not METHOD=NUMBER."
+      ) from error
+  return rates
+
+
+def _total(recipe: Recipe, dataset, requests) -> int:
+  """Steps of one model that the whole run takes."""
+  train, test = tree.size(dataset.train), tree.size(dataset.test)
+  steps = image_study.training_steps
+  total = recipe.references * steps(recipe, (train + test) // 2)
+  for request in requests:
+    retained = tree.size(request.retain)
+    total += steps(recipe, train) + steps(recipe, retained)
+    total += len(_METHOD.value) * image_study.unlearning_steps(recipe, retained)
+  return total
+
+
+if __name__ == "__main__":
+  harness.start(main)

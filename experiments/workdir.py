@@ -1,0 +1,184 @@
+"""The folder of a run: its configuration, its rows, nothing half-written."""
+
+import fcntl
+import io
+import json
+import os
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+_CONFIG = "config.json"
+_RESULTS = "results.jsonl"
+# Flags that say where things lie; results do not depend on them.
+_PLACES = frozenset({"workdir", "data_dir", "manual_dir", "cache_dir"})
+
+
+class Workdir:
+  """Where a run keeps everything, locked while it is open.
+
+  Args:
+    path: a folder that does not exist, is empty, or holds a run that was
+      started with the same flags.
+    flags: every flag of the run, by name.
+
+  Raises:
+    ValueError: if the folder holds something else, the run of other flags, or
+      a run that is under way.
+    OSError: if it cannot be written.
+  """
+
+  def __init__(self, path: str | Path, flags: dict[str, Any]):
+    self.path = Path(path)
+    if self.path.exists() and not self.path.is_dir():
+      raise ValueError(f"--workdir={path} is a file; it must be a folder.")
+    config = self.path / _CONFIG
+    if config.exists():
+      _check_same(path, _read_flags(config), json.loads(json.dumps(flags)))
+    elif self.path.is_dir() and any(self.path.iterdir()):
+      raise ValueError(
+        f"--workdir={path} holds files but no run of ours; it must be empty, "
+        "new, or the folder of a run with the same flags."
+      )
+    try:
+      self.path.mkdir(parents=True, exist_ok=True)
+      self._lock = (self.path / ".lock").open("w")
+    except OSError as error:
+      raise OSError(
+        f"--workdir={path} cannot be written: {error.strerror}."
+      ) from error
+    try:
+      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      raise ValueError(
+        f"--workdir={path} is in use by another run; wait for it or choose "
+        "another folder."
+      ) from error
+    self.config = describe(flags)
+    if not config.exists():
+      self.write(_CONFIG, json.dumps(self.config, indent=2) + "\n")
+    self.rows = self._read_rows()
+
+  def __truediv__(self, name: str) -> Path:
+    return self.path / name
+
+  def write(self, name: str, text: str) -> None:
+    """Replaces a file in one step, so that readers never see half of it."""
+    self._replace(name, text.encode())
+
+  def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+    """Replaces a file of NumPy arrays (`.npz`) in one step."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    self._replace(name, buffer.getvalue())
+
+  def _replace(self, name: str, content: bytes) -> None:
+    path = self.path / name
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+      path.parent.mkdir(parents=True, exist_ok=True)
+      with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    except OSError as error:
+      partial.unlink(missing_ok=True)
+      raise OSError(f"{path} cannot be written: {error.strerror}.") from error
+    partial.replace(path)
+
+  def add_row(self, row: dict[str, Any]) -> None:
+    """Adds a row to `results.jsonl`."""
+    lines = [json.dumps(each) for each in [*self.rows, row]]
+    self.write(_RESULTS, "\n".join(lines) + "\n")
+    self.rows.append(row)
+
+  def row(self, method: str, seed: int) -> dict[str, Any] | None:
+    """The row of a method and seed, or None."""
+    for row in self.rows:
+      if (row["method"], row["seed"]) == (method, seed):
+        return row
+    return None
+
+  def _read_rows(self) -> list[dict[str, Any]]:
+    path = self.path / _RESULTS
+    if not path.exists():
+      return []
+    try:
+      return [json.loads(line) for line in path.read_text().splitlines()]
+    except json.JSONDecodeError as error:
+      raise ValueError(
+        f"{path} is damaged ({error}); restore it or choose another --workdir."
+      ) from error
+
+
+def describe(flags: dict[str, Any]) -> dict[str, Any]:
+  """The content of `config.json`: flags, versions, devices, commit."""
+  packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+  devices = jax.devices()
+  return {
+    "command": shlex.join(["python", "-m", _module_name(), *sys.argv[1:]]),
+    "flags": flags,
+    "versions": {
+      "python": sys.version.split()[0],
+      **{package: metadata.version(package) for package in packages},
+    },
+    "device": {
+      "kind": devices[0].device_kind,
+      "count": len(devices),
+      "cores": len(os.sched_getaffinity(0)),
+    },
+    "commit": _commit(),
+  }
+
+
+def _module_name() -> str:
+  spec = getattr(sys.modules["__main__"], "__spec__", None)
+  return spec.name.removesuffix(".__main__") if spec else sys.argv[0]
+
+
+def _commit() -> str:
+  """The checked-out commit, with a plus sign if files have changed since."""
+
+  def git(*arguments):
+    return subprocess.run(
+      ["git", *arguments],
+      cwd=Path(__file__).parent,
+      capture_output=True,
+      text=True,
+      check=True,
+    ).stdout.strip()
+
+  try:
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+  except (OSError, subprocess.CalledProcessError):
+    return "unknown"
+
+
+def _read_flags(config: Path) -> dict[str, Any]:
+  try:
+    return json.loads(config.read_text())["flags"]
+  except (json.JSONDecodeError, KeyError, TypeError) as error:
+    raise ValueError(
+      f"{config} is not the config.json of a run; choose another --workdir."
+    ) from error
+
+
+def _check_same(path, before: dict[str, Any], now: dict[str, Any]) -> None:
+  names = sorted((before.keys() | now.keys()) - _PLACES)
+  changed = [
+    f"--{name} was {before.get(name)!r} and is {now.get(name)!r}"
+    for name in names
+    if before.get(name) != now.get(name)
+  ]
+  if changed:
+    raise ValueError(
+      f"--workdir={path} holds a run with other flags ({'; '.join(changed)}); "
+      "repeat its flags or choose another folder."
+    )

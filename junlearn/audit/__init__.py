@@ -1,0 +1,13 @@
+"""Evidence: utility, attacks and the distance to retraining.
+
+Attacks and statistics run on the host on stored outputs; only `predict` and
+`population` run models.
+"""
+
+from junlearn.audit import gap as gap
+from junlearn.audit import membership as membership
+from junlearn.audit import population as population
+from junlearn.audit import predict as predict
+from junlearn.audit import rmia as rmia
+from junlearn.audit import signals as signals
+from junlearn.audit import utility as utility

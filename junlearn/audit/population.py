@@ -1,0 +1,74 @@
+"""Reference models of an attack, trained as one population.
+
+All members share one array of examples and one compiled program; each sees
+the rows that its 0/1 weights leave.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from junlearn import descent as descents
+from junlearn import objective
+from junlearn.loop import Loop
+from junlearn.loss import cross_entropy
+from junlearn.model import Model
+from junlearn.transform import Request, Result, stage_key
+
+
+def train(
+  key: jax.Array,
+  model: Model,
+  optimizer: optax.GradientTransformation,
+  examples: Any,
+  membership: jax.Array,
+  *,
+  num_steps: int,
+  batch_size: int,
+  loop: Loop | None = None,
+) -> Result:
+  """Trains one model per row of `membership`, from fresh params.
+
+  Member `k` starts from its own key, `split(key, members)[k]`, and minimises
+  the mean cross-entropy over the examples with `membership[k] = 1`.
+
+  Args:
+    key: PRNG key.
+    model: the model.
+    optimizer: of every member.
+    examples: dict of arrays `[n, ...]` with `input` and `label`.
+    membership: 0/1 `[members, n]`.
+    num_steps: steps of every member.
+    batch_size: examples a step of every member.
+    loop: `loop.scan()` by default.
+
+  Returns:
+    The result with stacked params; `info["steps"]` is `[num_steps, members]`.
+
+  Raises:
+    ValueError: if `membership` has another shape.
+  """
+  n = examples["label"].shape[0]
+  if membership.ndim != 2 or membership.shape[1] != n:
+    raise ValueError(
+      f"membership has shape {membership.shape}; it must be [members, {n}]."
+    )
+  shared = {name: examples[name] for name in ("input", "label")}
+  request = Request(
+    forget=None,
+    retain={**shared, "weight": jnp.asarray(membership, jnp.float32)},
+  )
+  axes = Request(forget=None, retain={**dict.fromkeys(shared), "weight": 0})
+  keys = jax.random.split(stage_key(key, "members"), membership.shape[0])
+  first = jnp.asarray(examples["input"][:1])
+  params = jax.vmap(model.init, in_axes=(0, None))(keys, first)
+  member = descents.gradient_descent(
+    objective.weighted(cross_entropy(model), retain=1.0),
+    optimizer,
+    num_steps=num_steps,
+    batch_size=batch_size,
+  )
+  population = descents.population(member, axes)
+  return descents.run(population, loop)(keys, params, request)

@@ -1,0 +1,9 @@
+"""Data sets as dicts of arrays, and requests over them.
+
+`load` gives NumPy arrays; `select` splits them into a `Request`.
+"""
+
+from junlearn.data import select
+from junlearn.data.load import Dataset, from_arrays, load
+
+__all__ = ["Dataset", "from_arrays", "load", "select"]

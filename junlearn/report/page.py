@@ -1,0 +1,178 @@
+"""The sections of the page, and the two files that it is written to."""
+
+import hashlib
+import os
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from junlearn.report import blocks, cost, judgement
+from junlearn.report.as_html import as_html
+from junlearn.report.as_markdown import as_markdown
+from junlearn.report.closeness import closeness
+from junlearn.report.forest import gaps
+from junlearn.report.metric import Metric
+from junlearn.report.palette import Palette
+from junlearn.report.summary import summarize
+
+
+class Deletion(NamedTuple):
+  """The request, as the page tells it.
+
+  Attributes:
+    ids: ids of what was to be forgotten.
+    total: how many there were before.
+    selection: how they were chosen, as a sentence.
+    noun: what an id stands for ("training records", "clients").
+  """
+
+  ids: Sequence[int | str]
+  total: int
+  selection: str
+  noun: str = "training records"
+
+  @property
+  def digest(self) -> str:
+    """SHA-256 of the ids, one per line, as `LC_ALL=C sort | sha256sum`."""
+    lines = sorted(f"{i}\n".encode() for i in self.ids)
+    return hashlib.sha256(b"".join(lines)).hexdigest()
+
+  @property
+  def abbreviated(self) -> str:
+    """The first and the last ids."""
+    try:
+      ids = [str(i) for i in sorted(self.ids)]
+    except TypeError:  # numbers and strings together
+      ids = sorted(str(i) for i in self.ids)
+    shown = ids if len(ids) <= 9 else [*ids[:6], "…", *ids[-2:]]
+    return ", ".join(shown) or "none"
+
+
+def _request(request: Deletion) -> list[blocks.Block]:
+  count = len(request.ids)
+  share = (
+    f" ({100 * count / request.total:.3g}\N{NO-BREAK SPACE}%)"
+    if request.total
+    else ""
+  )
+  return [
+    blocks.Text(
+      f"Forget {count:,} of {request.total:,} {request.noun}{share}. "
+      f"{request.selection}"
+    ),
+    blocks.Terms(
+      [
+        ("Ids", request.abbreviated),
+        ("SHA-256 of the sorted ids, one per line", request.digest),
+      ]
+    ),
+  ]
+
+
+def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
+  """Nested records as (dotted name, text) pairs."""
+  if isinstance(value, Mapping):
+    dot = name and f"{name}."
+    return [p for key, v in value.items() for p in _flat(v, f"{dot}{key}")]
+  if isinstance(value, (list, tuple)):
+    return [(name, "; ".join(str(item) for item in value))]
+  return [(name, str(value))]
+
+
+def _certificate(certificate: Mapping[str, Any] | None) -> list[blocks.Block]:
+  if not certificate:
+    return [
+      blocks.Text(
+        "No certificate: the methods above come without a proven bound. What "
+        "this page shows is measured."
+      )
+    ]
+  return [blocks.Terms(_flat(certificate))]
+
+
+def _reproduce(config: Mapping[str, Any]) -> list[blocks.Block]:
+  rest = {key: value for key, value in config.items() if key != "command"}
+  command = config.get("command", ())
+  if not isinstance(command, str):
+    command = shlex.join(str(word) for word in command)
+  code = [blocks.Code(command)] if command else []
+  return [*code, blocks.Terms(_flat(rest))]
+
+
+def write(
+  directory: str | os.PathLike[str],
+  *,
+  title: str,
+  request: Deletion,
+  metrics: Iterable[Metric],
+  rows: Iterable[Mapping[str, Any]],
+  not_proven: Sequence[str],
+  config: Mapping[str, Any],
+  figures: Sequence[blocks.Figure] = (),
+  certificate: Mapping[str, Any] | None = None,
+  verdict: str | None = None,
+) -> Path:
+  """Writes `report.md` and `report.html`.
+
+  Both are composed before either is touched, and each replaces its predecessor
+  in one step: a reader never sees half a report, and an exception leaves the
+  old one. The same arguments give the same bytes.
+
+  Args:
+    directory: where to; created if missing.
+    title: of the page.
+    request: what was to be forgotten.
+    metrics: what to report, in the order of the columns.
+    rows: rows of `results.jsonl`, see `summarize` and `cost.cost_table`.
+    not_proven: what a reader might wrongly conclude, a sentence each.
+    config: how to run it again; `command` (a string or a list of words) is set
+      apart, the rest is listed.
+    figures: from `roc`, `distributions`, `trajectories` or the caller's own;
+      the gaps to retraining are always drawn first.
+    certificate: what was proven, nested dicts allowed; None if nothing.
+    verdict: the summary in words; None takes `report.verdict`'s.
+
+  Returns:
+    The path of `report.html`.
+
+  Raises:
+    ValueError: see `summarize`.
+  """
+  rows = list(rows)
+  summary = summarize(rows, metrics)
+  palette = Palette(summary.methods)
+  drawings = [draw(palette) for draw in (gaps(summary), *figures)]
+  page = blocks.Page(
+    title,
+    [
+      blocks.Section(
+        "Verdict",
+        [blocks.Text(verdict or judgement.verdict(summary), lead=True)],
+      ),
+      blocks.Section("The request", _request(request)),
+      blocks.Section("How close to retraining", closeness(summary)),
+      blocks.Section("Figures", drawings),
+      blocks.Section("Time and memory", [cost.cost_table(rows)]),
+      blocks.Section("Certificate", _certificate(certificate)),
+      blocks.Section(
+        "What this does not prove", [blocks.Items(list(not_proven))]
+      ),
+      blocks.Section("How to reproduce", _reproduce(config)),
+    ],
+  )
+  texts = {"report.md": as_markdown(page), "report.html": as_html(page)}
+  directory = Path(directory)
+  directory.mkdir(parents=True, exist_ok=True)
+  for name, text in texts.items():
+    _replace(directory / name, text)
+  return directory / "report.html"
+
+
+def _replace(path: Path, text: str) -> None:
+  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  try:
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
