@@ -105,7 +105,7 @@ def main() -> None:
     num_test=_NUM_TEST.value,
   )
   requests = [_request(dataset.train, seed) for seed in range(_SEEDS.value)]
-  workdir = Workdir(_WORKDIR.value, harness.own_flags(__name__))
+  workdir = Workdir(_WORKDIR.value, harness.own_flags())
   recipe = Recipe(
     model=_MODEL.value,
     epochs=_EPOCHS.value,

@@ -75,13 +75,14 @@ def choose(flag: str, values: Sequence[str], allowed: Collection[str]) -> None:
       raise ValueError(f"--{flag}: {value!r} occurs twice; once is enough.")
 
 
-def own_flags(module: str) -> dict[str, object]:
-  """The values of the flags defined here and in a module, by name."""
+def own_flags() -> dict[str, object]:
+  """The values of the program's flags and of those defined here, by name."""
   by_module = flags.FLAGS.flags_by_module_dict()
+  # absl files the flags of the program itself under the name of its script.
   return {
     flag.name: flag.value
-    for name in (module, __name__)
-    for flag in by_module.get(name, ())
+    for module in (sys.argv[0], __name__)
+    for flag in by_module.get(module, ())
     if flag.name != "debug"
   }
 

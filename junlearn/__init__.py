@@ -6,6 +6,7 @@ See `junlearn.methods` for the published systems and baselines, `junlearn.audit`
 for the evidence, `junlearn.data` for requests by id, class or fraction.
 """
 
+from junlearn.across import across as across
 from junlearn.descent import Descent as Descent
 from junlearn.descent import descend as descend
 from junlearn.descent import gradient_descent as gradient_descent

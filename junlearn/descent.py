@@ -14,6 +14,7 @@ import optax
 
 from junlearn import batch as batches
 from junlearn import tree
+from junlearn.across import Backend, across
 from junlearn.loop import Loop, scan
 from junlearn.objective import Objective
 from junlearn.transform import Request, Result, Transform, stage_key
@@ -108,20 +109,32 @@ def gradient_descent(
   return Descent(init, step)
 
 
-def population(descent: Descent, request_axes: Any = None) -> Descent:
-  """One member per index of axis 0 of the keys and params.
+def population(
+  descent: Descent, request_axes: Any = None, *, backend: Backend = "vmap"
+) -> Descent:
+  """One member per row of the keys and params.
 
   Args:
     descent: the descent of one member.
-    request_axes: as `in_axes` of `jax.vmap` for the request: None where the
+    request_axes: as `in_axes` of `across` for the request: None where the
       members share an array, 0 where each has its own (its weights, say).
+    backend: "vmap", or "pmap" to spread the members over the local devices.
 
   Returns:
     A descent of stacked params, whose infos are `[num_steps, members]`.
   """
+  init = across(descent.init, in_axes=(0, 0, request_axes), backend=backend)
+
+  def mapped_init(key, params, request):
+    state, xs = init(key, params, request)
+    # Loops want the steps on axis 0.
+    return state, jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), xs)
+
   return Descent(
-    init=jax.vmap(descent.init, in_axes=(0, 0, request_axes), out_axes=(0, 1)),
-    step=jax.vmap(descent.step, in_axes=(0, 0, (request_axes, 0))),
+    init=mapped_init,
+    step=across(
+      descent.step, in_axes=(0, 0, (request_axes, 0)), backend=backend
+    ),
   )
 
 

@@ -79,7 +79,8 @@ def host(
     raise ValueError(f"host: every is {every}; it must be at least 1.")
 
   def loop(step, carry, xs, data):
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(carry)):
+    leaves = jax.tree.leaves((carry, xs, data))
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
       raise ValueError("host: cannot run under jit, vmap or pmap; use scan().")
     num_steps = tree.size(xs)
     compiled = _compiled(step)

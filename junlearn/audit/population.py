@@ -12,6 +12,7 @@ import optax
 
 from junlearn import descent as descents
 from junlearn import objective
+from junlearn.across import Backend
 from junlearn.loop import Loop
 from junlearn.loss import cross_entropy
 from junlearn.model import Model
@@ -28,6 +29,7 @@ def train(
   num_steps: int,
   batch_size: int,
   loop: Loop | None = None,
+  backend: Backend = "vmap",
 ) -> Result:
   """Trains one model per row of `membership`, from fresh params.
 
@@ -43,6 +45,7 @@ def train(
     num_steps: steps of every member.
     batch_size: examples a step of every member.
     loop: `loop.scan()` by default.
+    backend: "vmap", or "pmap" to spread the members over the local devices.
 
   Returns:
     The result with stacked params; `info["steps"]` is `[num_steps, members]`.
@@ -70,5 +73,5 @@ def train(
     num_steps=num_steps,
     batch_size=batch_size,
   )
-  population = descents.population(member, axes)
+  population = descents.population(member, axes, backend=backend)
   return descents.run(population, loop)(keys, params, request)

@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +18,6 @@ PUBLISHED = {
 
 fractions = st.floats(0, 1)
 tables = st.fixed_dictionaries({"forget": fractions, "test": fractions})
-seeds = st.lists(fractions, min_size=1, max_size=5)
 
 
 @pytest.mark.parametrize(("published", "metrics"), PUBLISHED.items())
@@ -50,51 +48,6 @@ def test_gap_laws(a, b):
   assert 0 <= gap.tug_of_war(a, b, keys) <= 1
 
 
-@pytest.mark.parametrize(
-  ("values", "retrain", "arrow"),
-  [
-    ([0.8, 0.8, 0.8], [0.9, 0.91, 0.92], "↑"),
-    ([1.0, 1.0], [0.9, 0.91, 0.92], "↓"),
-    ([0.9, 0.9], [0.9, 0.91, 0.92], "="),
-    ([0.1, 0.1, 0.1], [0.1], "="),
-    ([0.1], [0.2], "↑"),
-  ],
-)
-def test_arrows(values, retrain, arrow):
-  assert gap.verdict(values, retrain).arrow == arrow
-
-
-@settings(deadline=None)
-@given(values=seeds, retrain=seeds)
-def test_verdict_laws(values, retrain):
-  there, back = gap.verdict(values, retrain), gap.verdict(retrain, retrain)
-  assert back.arrow == "="
-  assert there.gap == there.value - there.retrain
-  assert there.value == np.mean(values)
-  if len(values) > 1:
-    assert there.spread == np.std(values, ddof=1)
-  # Moving the way of the arrow, by less than the gap, comes closer.
-  step = {"↑": 0.5, "↓": -0.5, "=": 0.0}[there.arrow] * abs(there.gap)
-  moved = gap.verdict([v + step for v in values], retrain)
-  assert abs(moved.gap) <= abs(there.gap) + 1e-12
-
-
-def test_equal_methods_are_rarely_told_apart():
-  """The band of two standard deviations against the t distribution."""
-  rng = np.random.default_rng(0)
-  draws, seeds_each = 4000, 5
-  told_apart = np.mean(
-    [
-      gap.verdict(*rng.normal(size=(2, seeds_each))).arrow != "="
-      for _ in range(draws)
-    ]
-  )
-  # gap / s_retrain has sqrt(2/5) times Student's t with 4 degrees of freedom.
-  expected = 0.0341
-  standard_error = math.sqrt(expected * (1 - expected) / draws)
-  assert abs(told_apart - expected) < 4 * standard_error
-
-
 def test_bad_input():
   with pytest.raises(ValueError, match="keys is empty"):
     gap.average_gap({}, {}, ())
@@ -104,7 +57,3 @@ def test_bad_input():
     gap.signed_gaps({"a": math.nan}, {"a": 1.0}, ["a"])
   with pytest.raises(ValueError, match=r"accuracies\['a'\] is 95.0"):
     gap.tug_of_war({"a": 95.0}, {"a": 0.9}, ["a"])
-  with pytest.raises(ValueError, match=r"values is \[\]"):
-    gap.verdict([], [1.0])
-  with pytest.raises(ValueError, match="width is -1"):
-    gap.verdict([1.0], [1.0], width=-1)

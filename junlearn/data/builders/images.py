@@ -19,6 +19,17 @@ class Split(NamedTuple):
   label: np.ndarray
 
 
+class _LocalInfo(tfds.core.DatasetInfo):
+  """Info that is never sought in TFDS's cloud bucket.
+
+  The bucket could only answer for the stock set of the same name, and TFDS
+  leaves an empty temporary folder behind for each time it asks.
+  """
+
+  def initialize_from_bucket(self) -> None:
+    pass
+
+
 # Not registered: `mnist` and `cifar10` are names of stock builders as well.
 class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """Stores `image`, `label` and `id`, the index in the official order.
@@ -55,7 +66,7 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         "id": tfds.features.Scalar(np.int64),
       }
     )
-    return tfds.core.DatasetInfo(
+    return _LocalInfo(
       builder=self,
       features=features,
       supervised_keys=("image", "label"),
