@@ -25,21 +25,24 @@ class Bar:
       disable=not terminal,
       unit="step",
       dynamic_ncols=True,
-      smoothing=0.05,
+      smoothing=0,
       bar_format="{percentage:3.0f}%|{bar}| {desc} {elapsed}, {remaining} left",
     )
     self._plain = not terminal
     self._done, self._total = 0, total
 
   def skip(self, steps: int) -> None:
-    """Counts steps that an earlier run took."""
+    """Counts steps that an earlier run took, as if they took no time."""
     self._skipped += steps
-    self._advance(steps)
+    self._done += steps
+    self._tqdm.initial, self._tqdm.n = self._skipped, self._done
+    self._tqdm.refresh()
 
   def update(self, steps: int, phase: str, loss: float) -> None:
     """Counts steps taken and shows the phase and its loss."""
     self._tqdm.set_description_str(f"{phase}, loss {loss:.3g}", refresh=False)
-    self._advance(steps)
+    self._done += steps
+    self._tqdm.update(steps)
     now = time.monotonic()
     if self._plain and now - self._shown >= self._seconds:
       taken = max(self._done - self._skipped, 1)
@@ -54,10 +57,8 @@ class Bar:
     """Prints a line above the bar."""
     self._tqdm.write(line, file=sys.stderr)
 
-  def close(self) -> None:
-    """Leaves the terminal as it was found."""
+  def close(self, *, finished: bool) -> None:
+    """Leaves the line; the bar of a finished run is full."""
+    if finished:
+      self.skip(self._total - self._done)  # what the run did without
     self._tqdm.close()
-
-  def _advance(self, steps: int) -> None:
-    self._done += steps
-    self._tqdm.update(steps)

@@ -6,6 +6,8 @@ With no flags: the digits, 10 % of the training records forgotten, every method,
 3 seeds; DIR holds the report (see README.md for the rest).
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -83,9 +85,13 @@ _REFERENCES = flags.DEFINE_integer(
   lower_bound=2,
 )
 
+flags.mark_flags_as_mutual_exclusive([_FRACTION, _CLASS, _IDS])
+flags.adopt_module_key_flags(harness)
 
-def main() -> None:
+
+def main(arguments: Sequence[str]) -> None:
   """Runs the experiment that the flags describe."""
+  harness.no_arguments(arguments)
   harness.choose("method", _METHOD.value, METHODS)
   rates = _learning_rates()
   if _REFERENCES.value % 2:
@@ -97,13 +103,14 @@ def main() -> None:
         f"--nouse_retain: {', '.join(lame)} cannot work without the retained "
         "records; leave them out of --method."
       )
-  dataset = load(
-    _DATASET.value,
-    data_dir=flags.FLAGS.data_dir,
-    manual_dir=flags.FLAGS.manual_dir,
-    num_train=_NUM_TRAIN.value,
-    num_test=_NUM_TEST.value,
-  )
+  with harness.naming(_DATASET.name):
+    dataset = load(
+      _DATASET.value,
+      data_dir=flags.FLAGS.data_dir,
+      manual_dir=flags.FLAGS.manual_dir,
+      num_train=_NUM_TRAIN.value,
+      num_test=_NUM_TEST.value,
+    )
   requests = [_request(dataset.train, seed) for seed in range(_SEEDS.value)]
   workdir = Workdir(_WORKDIR.value, harness.own_flags())
   recipe = Recipe(
@@ -114,11 +121,14 @@ def main() -> None:
     batch_size=_BATCH_SIZE.value,
     references=_REFERENCES.value,
   )
-  session = Session(workdir, _total(recipe, dataset, requests))
-  study = Study(dataset, recipe, session)
-  for seed, request in enumerate(requests):
-    _run_seed(study, workdir, seed, request, rates)
-  session.bar.close()
+  with Session(
+    workdir,
+    _total(recipe, dataset, requests),
+    checkpoint_seconds=flags.FLAGS.checkpoint_seconds,
+  ) as session:
+    study = Study(dataset, recipe, session)
+    for seed, request in enumerate(requests):
+      _run_seed(study, workdir, seed, request, rates)
   page = image_report.write(workdir, study, requests)
   print(page)
 
@@ -161,19 +171,21 @@ class _Audits:
     self._request, self._retrain_seconds = request, retrain_seconds
 
   def __call__(self, method, outcome, target=None) -> Evidence:
-    kept = self._workdir / f"evidence/seed{self._seed}/{method}.npz"
+    kept = f"evidence/seed{self._seed}/{method}.npz"
     row = self._workdir.row(method, self._seed)
-    if row is not None and kept.exists():
-      with np.load(kept, allow_pickle=False) as arrays:
-        return Evidence(row["metrics"], dict(arrays))
+    arrays = self._workdir.read_arrays(kept)
+    if row is not None and arrays is not None:
+      return Evidence(row["metrics"], arrays)
+    self._study.reference_signals()  # a phase of its own, measured there
     meter = Meter()
     evidence = self._study.audit(
       outcome.params, self._request, seed=self._seed, retrained=target
     )
     self._workdir.write_arrays(
-      f"evidence/seed{self._seed}/{method}.npz",
-      {**evidence.arrays, "curve": np.asarray(outcome.curve)},
+      kept, {**evidence.arrays, "curve": np.asarray(outcome.curve)}
     )
+    if row is not None:
+      return evidence
     seconds, compiled = meter.read().tolist()
     self._workdir.add_row(
       {
@@ -187,7 +199,7 @@ class _Audits:
           "compile": outcome.compile + compiled,
         },
         "peak_memory_bytes": outcome.peak_memory_bytes,
-        "params_sha256": tree.digest(outcome.params),
+        "params_sha256": outcome.params_sha256,
       }
     )
     return evidence
@@ -195,45 +207,36 @@ class _Audits:
 
 def _request(train: dict[str, Any], seed: int) -> Request:
   """The request that the flags describe, drawn with the seed."""
-  given = {
-    name: flag.value
-    for name, flag in (
-      ("forget_fraction", _FRACTION),
-      ("forget_class", _CLASS),
-      ("forget_ids", _IDS),
-    )
-    if flag.value is not None
-  }
-  if len(given) > 1:
-    raise ValueError(
-      f"--{' and --'.join(given)} are given together; one of them is allowed."
-    )
   if _CLASS.value is not None:
-    return select.by_class(train, _CLASS.value)
+    with harness.naming(_CLASS.name):
+      return select.by_class(train, _CLASS.value)
   if _IDS.value is not None:
-    try:
-      ids = [int(text) for text in _IDS.value]
-    except ValueError as error:
+    if not all(text.isdecimal() for text in _IDS.value):
       raise ValueError(
-        f"--forget_ids={','.join(_IDS.value)}; it must be whole numbers."
-      ) from error
-    return select.by_id(train, ids)
+        f"--{_IDS.name}={','.join(_IDS.value)}; it must be whole numbers."
+      )
+    with harness.naming(_IDS.name):
+      return select.by_id(train, [int(text) for text in _IDS.value])
   fraction = 0.1 if _FRACTION.value is None else _FRACTION.value
-  return select.by_fraction(train, fraction, seed=seed)
+  with harness.naming(_FRACTION.name):
+    return select.by_fraction(train, fraction, seed=seed)
 
 
 def _learning_rates() -> dict[str, float]:
   """The learning rate of every method: the flag's, else the default."""
+  given = [text.partition("=")[::2] for text in _LEARNING_RATES.value]
+  harness.choose(_LEARNING_RATES.name, [name for name, _ in given], METHODS)
   rates = {name: method.learning_rate for name, method in METHODS.items()}
-  for text in _LEARNING_RATES.value:
-    name, _, value = text.partition("=")
-    harness.choose("unlearn_learning_rates", [name], METHODS)
+  for name, value in given:
     try:
       rates[name] = float(value)
-    except ValueError as error:
+    except ValueError:
+      rates[name] = math.nan
+    if not 0 <= rates[name] < math.inf:
       raise ValueError(
-        f"--unlearn_learning_rates: {text!r} is not METHOD=NUMBER."
-      ) from error
+        f"--{_LEARNING_RATES.name}: {name} has {value!r}; it must be a finite "
+        "number of at least 0."
+      )
   return rates
 
 

@@ -1,10 +1,13 @@
 """Flags, start and end that all experiments share."""
 
+import contextlib
 import difflib
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
@@ -27,33 +30,45 @@ flags.DEFINE_string(
   os.path.join(_CACHE, "compiled"),
   "Where compiled programs are kept for the next run; empty for nowhere.",
 )
+flags.DEFINE_float(
+  "checkpoint_seconds",
+  10.0,
+  "Least seconds between two checkpoints of a phase under way.",
+  lower_bound=0.0,
+)
 flags.DEFINE_boolean("debug", False, "Show the traceback of an error.")
 
 
-def start(main: Callable[[], None]) -> None:
-  """Parses the flags and runs `main`.
+def start(main: Callable[[Sequence[str]], None]) -> None:
+  """Parses the flags and runs `main` on what else was given.
 
   What a user can mend (`ValueError`, `OSError`, `ArithmeticError`) ends the
   program with one sentence and exit code 1, Ctrl-C with exit code 130.
   """
 
   def run(arguments: Sequence[str]) -> None:
-    if len(arguments) > 1:
-      sys.exit(f"error: unexpected argument {arguments[1]!r}; see --help.")
-    logging.set_verbosity(logging.ERROR)
-    logging.set_stderrthreshold(logging.FATAL)
+    if not flags.FLAGS.debug:
+      logging.set_verbosity(logging.FATAL)  # orbax logs what it also raises
+    signal.signal(signal.SIGINT, _interrupt)
     _cache_compiled(flags.FLAGS.cache_dir)
     try:
-      main()
-    except KeyboardInterrupt:
-      print("interrupted; the same command continues.", file=sys.stderr)
-      sys.exit(130)
+      main(arguments[1:])
     except (ArithmeticError, OSError, ValueError) as error:
       if flags.FLAGS.debug:
         traceback.print_exc()
       sys.exit(f"error: {' '.join(str(error).split())}")
 
   app.run(run)
+
+
+def no_arguments(arguments: Sequence[str]) -> None:
+  """Refuses arguments that are no flags.
+
+  Raises:
+    ValueError: naming the first.
+  """
+  if arguments:
+    raise ValueError(f"unexpected argument {arguments[0]!r}; see --help.")
 
 
 def choose(flag: str, values: Sequence[str], allowed: Collection[str]) -> None:
@@ -75,6 +90,16 @@ def choose(flag: str, values: Sequence[str], allowed: Collection[str]) -> None:
       raise ValueError(f"--{flag}: {value!r} occurs twice; once is enough.")
 
 
+@contextlib.contextmanager
+def naming(flag: str) -> Iterator[None]:
+  """Puts the flag and its value before the words of a `ValueError`."""
+  try:
+    yield
+  except ValueError as error:
+    given = flags.FLAGS[flag].serialize() or f"--{flag}"
+    raise ValueError(f"{given}: {error}") from error
+
+
 def own_flags() -> dict[str, object]:
   """The values of the program's flags and of those defined here, by name."""
   by_module = flags.FLAGS.flags_by_module_dict()
@@ -83,8 +108,19 @@ def own_flags() -> dict[str, object]:
     flag.name: flag.value
     for module in (sys.argv[0], __name__)
     for flag in by_module.get(module, ())
-    if flag.name != "debug"
   }
+
+
+def _interrupt(*_: object) -> NoReturn:
+  """Ends the program at once.
+
+  What is on disk is complete at every moment. A KeyboardInterrupt would be
+  lost where Python cannot raise it, as in JAX's callback of the collector.
+  """
+  newline = "\n" if sys.stderr.isatty() else ""
+  line = f"{newline}interrupted; the same command continues.\n"
+  os.write(sys.stderr.fileno(), line.encode())
+  os._exit(130)
 
 
 def _cache_compiled(directory: str) -> None:

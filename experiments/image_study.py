@@ -127,20 +127,26 @@ class Study:
 
   def __init__(self, dataset: Dataset, recipe: Recipe, session: Session):
     self.dataset, self.recipe = dataset, recipe
-    self._session = session
+    self.session = session
     self.model = from_linen(MODELS[recipe.model](dataset.num_classes))
     self.abstract = jax.eval_shape(
       self.model.init, jax.random.key(0), dataset.train["input"][:1]
     )
     self.everything = tree.concatenate(dataset.train, dataset.test)
-    self._reference_signals: np.ndarray | None = None
 
-  def optimizer(self, learning_rate: float, num_steps: int):
-    """SGD with momentum, weight decay and a cosine schedule to 0."""
-    schedule = optax.cosine_decay_schedule(learning_rate, max(num_steps, 1))
+  def optimizer(
+    self, learning_rate: float, num_steps: int
+  ) -> optax.GradientTransformation:
+    """SGD with momentum, weight decay and a cosine schedule to 0.
+
+    The rate is part of the state and no constant of the program, so that all
+    rates share one compiled program.
+    """
+    schedule = optax.cosine_decay_schedule(1.0, max(num_steps, 1))
     return optax.chain(
       optax.add_decayed_weights(self.recipe.weight_decay),
       optax.sgd(schedule, self.recipe.momentum),
+      optax.inject_hyperparams(optax.scale)(step_size=learning_rate),
     )
 
   def train(self, name: str, seed: int, request: Request) -> Outcome:
@@ -148,7 +154,7 @@ class Study:
     steps = training_steps(self.recipe, tree.size(request.retain))
     transform = self._trainer(steps)
     key = stage_key(jax.random.key(seed), "train")
-    return self._session.phase(
+    return self.session.phase(
       f"seed{seed}/{name}",
       lambda: transform(key, None, request),
       start=self.abstract,
@@ -162,7 +168,7 @@ class Study:
       self.optimizer(self.recipe.learning_rate, steps),
       num_steps=steps,
       batch_size=self.recipe.batch_size,
-      loop=self._session.loop,
+      loop=self.session.loop,
     )
 
   @functools.cache  # noqa: B019
@@ -177,7 +183,7 @@ class Study:
       num_classes=self.dataset.num_classes,
       num_steps=steps,
       batch_size=max(int(self.recipe.batch_size * entry.share), 1),
-      loop=self._session.loop,
+      loop=self.session.loop,
     )
 
   def unlearn(
@@ -193,7 +199,7 @@ class Study:
   ) -> Outcome:
     """The phase of an unlearning method, from the given params."""
     key = stage_key(jax.random.key(seed), "unlearn")
-    return self._session.phase(
+    return self.session.phase(
       f"seed{seed}/{name}",
       lambda: transform(key, params, request),
       start=params,
@@ -219,39 +225,39 @@ class Study:
 
     return evaluate
 
-  def references(self, seed: int) -> np.ndarray:
-    """Signals `[models, pool]` of the attack's reference models."""
-    if self._reference_signals is None:
-      size, models = self.pool, self.recipe.references
-      member = rmia.balanced_membership(seed, models, size)
-      steps = training_steps(self.recipe, size // 2)
-      examples = tree.take(self.everything, slice(size))
-      outcome = self._session.phase(
-        "references",
-        lambda: population.train(
-          stage_key(jax.random.key(seed), "references"),
-          self.model,
-          self.optimizer(self.recipe.learning_rate, steps),
-          examples,
-          member,
-          num_steps=steps,
-          batch_size=self.recipe.batch_size,
-          loop=self._session.loop,
-        ),
-        start=jax.tree.map(
-          lambda leaf: jax.ShapeDtypeStruct((models, *leaf.shape), leaf.dtype),
-          self.abstract,
-        ),
-        steps=steps,
-        models=models,
-      )
-      logits = predict.predict(
-        self.model, outcome.params, examples["input"], stacked=True
-      )
-      self._reference_signals = signals.taylor_softmargin(
-        logits, np.asarray(examples["label"])
-      )
-    return self._reference_signals
+  @functools.cache  # noqa: B019
+  def reference_signals(self) -> np.ndarray:
+    """Signals `[models, pool]` of the attack's reference models.
+
+    The first use trains them, a phase of its own.
+    """
+    size, models = self.pool, self.recipe.references
+    member = rmia.balanced_membership(0, models, size)
+    steps = training_steps(self.recipe, size // 2)
+    examples = tree.take(self.everything, slice(size))
+    outcome = self.session.phase(
+      "references",
+      lambda: population.train(
+        jax.random.key(0),
+        self.model,
+        self.optimizer(self.recipe.learning_rate, steps),
+        examples,
+        member,
+        num_steps=steps,
+        batch_size=self.recipe.batch_size,
+        loop=self.session.loop,
+      ),
+      start=jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((models, *leaf.shape), leaf.dtype),
+        self.abstract,
+      ),
+      steps=steps,
+      models=models,
+    )
+    logits = predict.predict(
+      self.model, outcome.params, examples["input"], stacked=True
+    )
+    return signals.taylor_softmargin(logits, np.asarray(examples["label"]))
 
   @property
   def pool(self) -> int:
@@ -288,7 +294,7 @@ class Study:
     outputs = {k: (logits[i], labels[i]) for k, i in parts.items()}
     scores = rmia.online(
       signals.taylor_softmargin(logits, labels)[: self.pool],
-      self.references(seed),
+      self.reference_signals(),
     )
     attack = membership.roc(
       scores[parts["forget"]], scores[parts["test"]], seed=seed

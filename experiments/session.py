@@ -7,6 +7,7 @@ with the same command reads finished phases and continues the one under way.
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ import numpy as np
 from experiments.bar import Bar
 from experiments.meter import Meter, peak_memory
 from experiments.workdir import Workdir
-from junlearn import checkpoint, loop
+from junlearn import checkpoint, loop, tree
 from junlearn.transform import Result
 
 
@@ -29,6 +30,7 @@ class Outcome(NamedTuple):
     peak_memory_bytes: of the device or process during the phase.
     curve: rows of step and what `evaluate` returned.
     notes: numbers taken from the transform's info.
+    params_sha256: `tree.digest` of the weights.
   """
 
   params: Any
@@ -37,26 +39,45 @@ class Outcome(NamedTuple):
   peak_memory_bytes: int
   curve: list[list[float]]
   notes: dict[str, float]
+  params_sha256: str
 
 
 class Session:
-  """Runs the phases of a run and shows how far it is.
+  """Runs the phases of a run and shows how far it is, until it is left.
 
   Args:
     workdir: where checkpoints go.
     total: steps of one model that all phases take together.
+    folder: below `checkpoints`, where several sessions share a run.
     points: points of a phase's curve, after the one at its start.
+    checkpoint_seconds: least time between two saves of a phase under way.
 
   Attributes:
     loop: for the transforms of the phases.
   """
 
-  def __init__(self, workdir: Workdir, total: int, *, points: int = 12):
+  def __init__(
+    self,
+    workdir: Workdir,
+    total: int,
+    *,
+    folder: str = "",
+    points: int = 12,
+    checkpoint_seconds: float = 10.0,
+  ):
     self._workdir = workdir
+    self._folder = Path("checkpoints", folder)
     self._points = points
+    self._seconds = checkpoint_seconds
     self._phase: _Phase | None = None
     self.bar = Bar(total)
     self.loop = loop.host(every=10, watch=self._watch, checkpoint=self)
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, error, *_):
+    self.bar.close(finished=error is None)
 
   def phase(
     self,
@@ -80,31 +101,61 @@ class Session:
       models: trained at once.
       evaluate: `params -> values`, for the curve.
       note: `info -> numbers` to keep.
+
+    Raises:
+      ArithmeticError: if a loss or the params become non-finite; what was
+        kept before stays.
+      ValueError: if what was kept is damaged or is not this phase's.
     """
-    path = self._workdir / "checkpoints" / name
-    record = f"checkpoints/{name}.json"
+    path = self._workdir / self._folder / name
+    underway = path.with_name(f"{path.name}.underway")
     if checkpoint.exists(path):
-      params = checkpoint.load(path, start)
+      outcome = self._read(name, start)
       self.bar.skip(steps * models)
-      measured = json.loads((self._workdir / record).read_text())
-      return Outcome(params, **measured)
-    phase = _Phase(
-      name, path.with_name(f"{path.name}.underway"), models, evaluate, start,
-      self._points,
-    )  # fmt: skip
-    self._phase = phase
-    result = transform()
+      # What a run left that was killed before it could clear.
+      checkpoint.Progress(underway).clear()
+      return outcome
+    phase = self._phase = _Phase(
+      name, underway, models, evaluate, start, self._points, self._seconds
+    )
+    try:
+      result = transform()
+    except loop.NonFiniteError as error:
+      raise loop.NonFiniteError(f"{name}: {error}") from error
     params = jax.block_until_ready(result.params)
+    if not tree.all_finite(params):
+      raise loop.NonFiniteError(f"{name}: params are not finite at the end.")
     measured = {
       **phase.measured(),
       "notes": note(result.info) if note else {},
+      "params_sha256": tree.digest(params),
     }
     # The record first: where the checkpoint stands, its record stands too.
-    self._workdir.write(record, json.dumps(measured))
+    self._workdir.write(
+      str(self._folder / f"{name}.json"), json.dumps(measured)
+    )
     checkpoint.save(path, params)
     phase.progress.clear()
     self._phase = None
     return Outcome(params, **measured)
+
+  def _read(self, name: str, start: Any) -> Outcome:
+    path = self._workdir / self._folder / name
+    params = checkpoint.load(path, start)
+    record = path.with_name(f"{path.name}.json")
+    try:
+      outcome = Outcome(params, **json.loads(record.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+      raise ValueError(
+        f"{record} is missing or damaged ({error}); delete {path} to run "
+        f"{name} again."
+      ) from error
+    if tree.digest(params) != outcome.params_sha256:
+      raise ValueError(
+        f"{path} is not the checkpoint that {record} describes; delete it to "
+        f"run {name} again."
+      )
+    return outcome
 
   def restore(self, carry, infos):
     """As `loop.Checkpoint`, for the phase under way."""
@@ -126,7 +177,7 @@ class Session:
 class _Phase:
   """What is counted and kept while a phase is under way."""
 
-  def __init__(self, name, path, models, evaluate, start, points):
+  def __init__(self, name, path, models, evaluate, start, points, seconds):
     self.name, self.models = name, models
     self._evaluate, self._points = evaluate, points
     first = [0.0, *evaluate(start)] if evaluate else [0.0]
@@ -135,7 +186,9 @@ class _Phase:
     self._before = np.zeros(2)  # seconds and compile of earlier runs
     self._spent = np.zeros(2)
     self.progress = checkpoint.Progress(
-      path, notes={"curve": self._curve, "spent": self._spent}
+      path,
+      seconds=seconds,
+      notes={"curve": self._curve, "spent": self._spent},
     )
     self._done = 0
     self._meter = Meter()

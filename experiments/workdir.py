@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import zipfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,20 @@ import numpy as np
 
 _CONFIG = "config.json"
 _RESULTS = "results.jsonl"
-# Flags that say where things lie; results do not depend on them.
-_PLACES = frozenset({"workdir", "data_dir", "manual_dir", "cache_dir"})
+_LOCK = ".lock"
+# What may stand in the folder of a run that was killed as it began.
+_BEGUN = frozenset({_LOCK, f"{_CONFIG}.partial"})
+# Flags on which results do not depend.
+_NEUTRAL = frozenset(
+  {
+    "workdir",
+    "data_dir",
+    "manual_dir",
+    "cache_dir",
+    "checkpoint_seconds",
+    "debug",
+  }
+)
 
 
 class Workdir:
@@ -27,6 +40,10 @@ class Workdir:
     path: a folder that does not exist, is empty, or holds a run that was
       started with the same flags.
     flags: every flag of the run, by name.
+
+  Attributes:
+    config: the content of `config.json`, as the run began.
+    rows: the rows of `results.jsonl`.
 
   Raises:
     ValueError: if the folder holds something else, the run of other flags, or
@@ -40,15 +57,15 @@ class Workdir:
       raise ValueError(f"--workdir={path} is a file; it must be a folder.")
     config = self.path / _CONFIG
     if config.exists():
-      _check_same(path, _read_flags(config), json.loads(json.dumps(flags)))
-    elif self.path.is_dir() and any(self.path.iterdir()):
+      _read_config(config)  # what is not ours is refused before it is locked
+    elif self.path.is_dir() and {p.name for p in self.path.iterdir()} - _BEGUN:
       raise ValueError(
         f"--workdir={path} holds files but no run of ours; it must be empty, "
         "new, or the folder of a run with the same flags."
       )
     try:
       self.path.mkdir(parents=True, exist_ok=True)
-      self._lock = (self.path / ".lock").open("w")
+      self._lock = (self.path / _LOCK).open("w")
     except OSError as error:
       raise OSError(
         f"--workdir={path} cannot be written: {error.strerror}."
@@ -60,8 +77,11 @@ class Workdir:
         f"--workdir={path} is in use by another run; wait for it or choose "
         "another folder."
       ) from error
-    self.config = describe(flags)
-    if not config.exists():
+    if config.exists():
+      self.config = _read_config(config)
+      _check_same(path, self.config["flags"], json.loads(json.dumps(flags)))
+    else:
+      self.config = describe(flags)
       self.write(_CONFIG, json.dumps(self.config, indent=2) + "\n")
     self.rows = self._read_rows()
 
@@ -71,6 +91,23 @@ class Workdir:
   def write(self, name: str, text: str) -> None:
     """Replaces a file in one step, so that readers never see half of it."""
     self._replace(name, text.encode())
+
+  def read_arrays(self, name: str) -> dict[str, np.ndarray] | None:
+    """What `write_arrays` wrote, or None if there is no such file.
+
+    Raises:
+      ValueError: if the file is damaged.
+    """
+    path = self.path / name
+    if not path.exists():
+      return None
+    try:
+      with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+      raise ValueError(
+        f"{path} is damaged ({error}); delete it to have it computed again."
+      ) from error
 
   def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
     """Replaces a file of NumPy arrays (`.npz`) in one step."""
@@ -110,11 +147,13 @@ class Workdir:
     if not path.exists():
       return []
     try:
-      return [json.loads(line) for line in path.read_text().splitlines()]
-    except json.JSONDecodeError as error:
+      rows = [json.loads(line) for line in path.read_text().splitlines()]
+      {(row["method"], row["seed"]): row["metrics"].items() for row in rows}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
       raise ValueError(
         f"{path} is damaged ({error}); restore it or choose another --workdir."
       ) from error
+    return rows
 
 
 def describe(flags: dict[str, Any]) -> dict[str, Any]:
@@ -161,17 +200,19 @@ def _commit() -> str:
     return "unknown"
 
 
-def _read_flags(config: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> dict[str, Any]:
   try:
-    return json.loads(config.read_text())["flags"]
-  except (json.JSONDecodeError, KeyError, TypeError) as error:
+    config = json.loads(path.read_text())
+    config["flags"].keys()
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise ValueError(
-      f"{config} is not the config.json of a run; choose another --workdir."
+      f"{path} is not the config.json of a run; choose another --workdir."
     ) from error
+  return config
 
 
 def _check_same(path, before: dict[str, Any], now: dict[str, Any]) -> None:
-  names = sorted((before.keys() | now.keys()) - _PLACES)
+  names = sorted((before.keys() | now.keys()) - _NEUTRAL)
   changed = [
     f"--{name} was {before.get(name)!r} and is {now.get(name)!r}"
     for name in names

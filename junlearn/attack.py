@@ -25,7 +25,7 @@ class Adversarial(NamedTuple):
     distance: `[n]`, the l2 norm of the perturbation, in units of the input.
     epsilon: `[n]`, the radius that the search had reached.
     failed: `[n]` bool, no label flip within the largest radius.
-    steps: scalar, gradients taken by the slowest example of all blocks.
+    steps: scalar, gradients taken by the slowest example.
   """
 
   input: jax.Array
@@ -36,8 +36,8 @@ class Adversarial(NamedTuple):
   steps: jax.Array
 
 
-def _norm(x: jax.Array) -> jax.Array:
-  """Norm of each example, `[n, 1, ...]`, broadcastable to `x`."""
+def l2_norm(x: jax.Array) -> jax.Array:
+  """The l2 norm of each example `[n, ...]`, kept as `[n, 1, ...]`."""
   axes = tuple(range(1, x.ndim))
   return jnp.sqrt(jnp.sum(jnp.square(x), axis=axes, keepdims=True))
 
@@ -61,9 +61,9 @@ def nearest_adversarial(
   the radius doubles. Because the step is a tenth of the radius, the distance
   found is within about a tenth of what this path allows.
 
-  The search is one jitted function. Examples that are done stay in the batch
-  behind an active mask; batches hold examples of similar margin, so that few
-  wait for a slow one.
+  The search is one jitted function over `batch_size` slots. A slot whose
+  example is done takes the next one from a queue, so that none waits for a
+  slow one; the queue begins with the largest margins.
 
   Args:
     model: gives logits `[n, classes]`; evaluated without a key.
@@ -101,74 +101,84 @@ def nearest_adversarial(
       f"nearest_adversarial: box is {box}; its first value must be the smaller."
     )
 
-  def search(params, inputs, labels):
-    def loss(delta):
-      logits, _ = model.apply(params, inputs + delta)
-      losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-      return jnp.sum(losses), jnp.argmax(logits, axis=-1)
+  limit = num_steps * (max_doublings + 1)
 
-    per_example = (-1,) + (1,) * (inputs.ndim - 1)
-
-    def condition(carry):
-      step, _, _, done, _ = carry
-      return (step < num_steps * (max_doublings + 1)) & ~jnp.all(done)
-
-    def body(carry):
-      step, delta, predicted, done, radius = carry
-      grows = (step > 0) & (step % num_steps == 0)
-      radius = jnp.where(grows & ~done, 2 * radius, radius)
-      if not warm_start:
-        restart = (grows & ~done).reshape(per_example)
-        delta = jnp.where(restart, 0, delta)
-      (_, now), grads = jax.value_and_grad(loss, has_aux=True)(delta)
-      predicted = jnp.where(done, predicted, now)
-      done = done | (now != labels)
-      r = radius.reshape(per_example)
-      moved = delta + r / 10 * grads / (_norm(grads) + 1e-10)
-      moved = moved * jnp.minimum(1, r / jnp.maximum(_norm(moved), 1e-10))
-      moved = jnp.clip(inputs + moved, *box) - inputs
-      delta = jnp.where(done.reshape(per_example), delta, moved)
-      return step + 1, delta, predicted, done, radius
-
-    zero = jnp.zeros((), jnp.int32)
-    done = jnp.zeros(labels.shape, bool)
-    radius = jnp.full(labels.shape, epsilon, inputs.dtype)
-    steps, delta, predicted, done, radius = jax.lax.while_loop(
-      condition,
-      body,
-      (zero, jnp.zeros_like(inputs), labels.astype(jnp.int32), done, radius),
-    )
-    # The last step's result has not been tested yet.
-    flipped = jnp.argmax(model.apply(params, inputs + delta)[0], axis=-1)
-    predicted = jnp.where(done, predicted, flipped)
-    failed = predicted == labels
-    delta = jnp.where(failed.reshape(per_example), 0, delta)
-    return Adversarial(
-      input=inputs + delta,
-      label=predicted.astype(labels.dtype),
-      distance=_norm(delta).reshape(labels.shape),
-      epsilon=radius,
-      failed=failed,
-      steps=steps,
-    )
+  def radius_at(step):
+    """The radius after so many steps; the last one is not doubled again."""
+    doublings = jnp.minimum(step // num_steps, max_doublings)
+    return jnp.ldexp(jnp.float32(epsilon), doublings)
 
   @jax.jit
   def nearest(params, examples):
     inputs, labels = examples["input"], examples["label"]
     n = labels.shape[0]
+    size = min(batch_size, n)
+    per_example = (-1,) + (1,) * (inputs.ndim - 1)
     logits, _ = model.apply(params, inputs)
     true = jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
-    order = jnp.argsort(2 * true - jnp.sum(jax.lax.top_k(logits, 2)[0], -1))
-    size = min(batch_size, n)
-    blocks = -(-n // size)
-    rows = order[jnp.arange(blocks * size) % n].reshape(blocks, size)
-    found = jax.lax.map(lambda r: search(params, inputs[r], labels[r]), rows)
-    inverse = jnp.argsort(order)
-    flat = jax.tree.map(
-      lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[inverse],
-      found._replace(steps=None),
+    margin = 2 * true - jnp.sum(jax.lax.top_k(logits, 2)[0], -1)
+    # Longest searches first: short ones fill the slots at the end.
+    queue = jnp.argsort(-margin).astype(jnp.int32)
+
+    def body(carry):
+      begun, row, step, delta, result = carry
+      x, y = inputs.at[row].get(mode="clip"), labels.at[row].get(mode="clip")
+
+      def loss(delta):
+        logits, _ = model.apply(params, x + delta)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+        return jnp.sum(losses), jnp.argmax(logits, -1).astype(labels.dtype)
+
+      if not warm_start:
+        grown = (step > 0) & (step % num_steps == 0) & (step < limit)
+        delta = jnp.where(grown.reshape(per_example), 0, delta)
+      (_, predicted), grads = jax.value_and_grad(loss, has_aux=True)(delta)
+      done = (row < n) & ((predicted != y) | (step == limit))
+
+      def write(result):
+        index = jnp.where(done, row, n)
+        return tuple(
+          table.at[index].set(value, mode="drop")
+          for table, value in zip(result, (delta, predicted, step), strict=True)
+        )
+
+      result = jax.lax.cond(jnp.any(done), write, lambda r: r, result)
+      r = radius_at(step).astype(inputs.dtype).reshape(per_example)
+      moved = delta + r / 10 * grads / (l2_norm(grads) + 1e-10)
+      moved = moved * jnp.minimum(1, r / jnp.maximum(l2_norm(moved), 1e-10))
+      moved = jnp.clip(x + moved, *box) - x
+      # A slot whose example is done begins with the next one of the queue.
+      place = begun + jnp.cumsum(done, dtype=jnp.int32) - 1
+      following = queue.at[place].get(mode="fill", fill_value=n)
+      row = jnp.where(done, following, row)
+      step = jnp.where(done, 0, step + 1)
+      delta = jnp.where(done.reshape(per_example), 0, moved)
+      begun = begun + jnp.sum(done, dtype=jnp.int32)
+      return begun, row, step, delta, result
+
+    start = jnp.zeros(size, jnp.int32)
+    result = (jnp.zeros_like(inputs), labels, jnp.zeros(n, jnp.int32))
+    *_, (delta, predicted, step) = jax.lax.while_loop(
+      lambda carry: jnp.any(carry[1] < n),
+      body,
+      (
+        jnp.int32(size),
+        queue[:size],
+        start,
+        jnp.zeros((size, *inputs.shape[1:]), inputs.dtype),
+        result,
+      ),
     )
-    return flat._replace(steps=jnp.max(found.steps))
+    failed = predicted == labels
+    delta = jnp.where(failed.reshape(per_example), 0, delta)
+    return Adversarial(
+      input=inputs + delta,
+      label=predicted,
+      distance=l2_norm(delta).reshape(labels.shape),
+      epsilon=radius_at(step).astype(inputs.dtype),
+      failed=failed,
+      steps=jnp.max(step),
+    )
 
   def checked(params, examples):
     examples = {k: jnp.asarray(examples[k]) for k in ("input", "label")}
@@ -190,5 +200,5 @@ def random_direction(
   The control for adversarial directions: same norm, no gradient.
   """
   noise = jax.random.normal(key, inputs.shape, inputs.dtype)
-  radius = distance.reshape(_norm(noise).shape)
-  return jnp.clip(inputs + radius * noise / _norm(noise), *box)
+  radius = distance.reshape(l2_norm(noise).shape)
+  return jnp.clip(inputs + radius * noise / l2_norm(noise), *box)

@@ -33,20 +33,20 @@ def save(path: str | Path, content: Any) -> str:
       before is untouched.
   """
   path = Path(path).absolute()
-  partial = path.with_name(f"{path.name}.partial")
+  partial = _partial(path)
   shutil.rmtree(partial, ignore_errors=True)
   partial.parent.mkdir(parents=True, exist_ok=True)
   flat = _flatten(content)
   try:
-    ocp.save(partial / "tree", {k: jnp.asarray(v) for k, v in flat.items()})
+    ocp.save(partial / "tree", flat)
     digest = tree.digest(content)
     (partial / _HASH).write_text(json.dumps({"sha256": digest}))
   except (OSError, ValueError) as error:  # orbax wraps a full disk in either
     shutil.rmtree(partial, ignore_errors=True)
     raise OSError(f"checkpoint {path} could not be written: {error}") from error
-  old = path.with_name(f"{path.name}.old")
-  shutil.rmtree(old, ignore_errors=True)
-  if path.exists():
+  old = _interrupted(path)
+  if path.exists():  # else the old one is all there is until the rename below
+    shutil.rmtree(old, ignore_errors=True)
     path.rename(old)
   partial.rename(path)
   shutil.rmtree(old, ignore_errors=True)
@@ -81,7 +81,7 @@ def load(path: str | Path, like: Any) -> Any:
     stored = ocp.metadata(path / "tree").metadata
     difference = _difference(stored, expected)
     if not difference:
-      target = {k: jnp.zeros(v.shape, v.dtype) for k, v in expected.items()}
+      target = {k: _zeros(v) for k, v in expected.items()}
       flat = ocp.load(path / "tree", target)
   except Exception as error:  # whatever a damaged file makes the reader raise
     raise CheckpointError(
@@ -142,7 +142,8 @@ class Progress:
 
   def clear(self) -> None:
     """Forgets what was kept, once the result is safe elsewhere."""
-    shutil.rmtree(self._path, ignore_errors=True)
+    for path in (self._path, _interrupted(self._path), _partial(self._path)):
+      shutil.rmtree(path, ignore_errors=True)
 
   def _content(self, step, carry, infos):
     return {
@@ -153,14 +154,31 @@ class Progress:
     }
 
 
+def _partial(path: Path) -> Path:
+  """Where `save` writes before it renames."""
+  return path.with_name(f"{path.name}.partial")
+
+
 def _interrupted(path: Path) -> Path:
   """Where an interrupted `save` may have left the checkpoint before."""
   return path.with_name(f"{path.name}.old")
 
 
 def _flatten(content: Any) -> dict[str, Any]:
+  """Leaves by path; NumPy's scalars and Python's as arrays, for orbax."""
   flat = jax.tree_util.tree_flatten_with_path(content)[0]
-  return {tree.path_name(path): leaf for path, leaf in flat}
+  return {
+    tree.path_name(path): leaf
+    if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
+    else np.asarray(leaf)
+    for path, leaf in flat
+  }
+
+
+def _zeros(leaf: Any) -> np.ndarray | jax.Array:
+  """Host arrays stay there, where float64 does not depend on JAX's setting."""
+  library = np if isinstance(leaf, np.ndarray) else jnp
+  return library.zeros(leaf.shape, leaf.dtype)
 
 
 def _difference(stored: dict[str, Any], expected: dict[str, Any]) -> str:

@@ -36,12 +36,32 @@ class Checkpoint(Protocol):
 
 
 def scan() -> Loop:
-  """One compiled program, for use inside jit, vmap and pmap."""
+  """One compiled program, also inside jit, vmap and pmap."""
 
   def loop(step, carry, xs, data):
-    return jax.lax.scan(lambda c, x: step(c, x, data), carry, xs)
+    # A trace in progress is compiled by whoever began it; caching a step made
+    # in it would keep its tracers.
+    if _is_traced((carry, xs, data)):
+      return _scan(step, carry, xs, data)
+    return _scanned(step)(carry, xs, data)
 
   return loop
+
+
+def _scan(step, carry, xs, data):
+  return jax.lax.scan(lambda c, x: step(c, x, data), carry, xs)
+
+
+@functools.lru_cache(maxsize=64)
+def _scanned(step: Step):
+  """The jitted scan: `lax.scan` alone would compile again at every call."""
+  return jax.jit(functools.partial(_scan, step))
+
+
+def _is_traced(values: Any) -> bool:
+  return any(
+    isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values)
+  )
 
 
 @functools.lru_cache(maxsize=64)
@@ -79,8 +99,7 @@ def host(
     raise ValueError(f"host: every is {every}; it must be at least 1.")
 
   def loop(step, carry, xs, data):
-    leaves = jax.tree.leaves((carry, xs, data))
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    if _is_traced((carry, xs, data)):
       raise ValueError("host: cannot run under jit, vmap or pmap; use scan().")
     num_steps = tree.size(xs)
     compiled = _compiled(step)

@@ -81,7 +81,7 @@ def weights() -> View:
 
   def pick(params):
     flax = isinstance(params, Mapping) and "params" in params
-    return only("^params/") if flax else full()
+    return only("^params(/|$)") if flax else full()
 
   return View(
     split=lambda params: pick(params).split(params),

@@ -54,12 +54,15 @@ def matmul_conv(
     ]
 
   patches = [shifted(i, j) for i in range(height) for j in range(width)]
-  return jnp.matmul(
-    jnp.concatenate(patches, axis=-1),
+  patches = jnp.concatenate(patches, axis=-1)
+  # With two axes XLA's gradient is a plain product; with four it transposes.
+  outputs = jnp.matmul(
+    patches.reshape(-1, patches.shape[-1]),
     kernel.reshape(height * width * channels, features),
     precision=precision,
     preferred_element_type=preferred_element_type,
   )
+  return outputs.reshape(*patches.shape[:-1], features)
 
 
 def conv_general_dilated(

@@ -1,0 +1,89 @@
+"""Runs of the experiment driver, started as a user starts them."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+  "--epochs=2",
+  "--unlearn_epochs=1",
+  "--seeds=1",
+  "--references=2",
+  "--num_train=200",
+  "--num_test=100",
+  "--method=finetune,amun",
+)
+
+
+class Driver:
+  """Starts `python -m experiments.classification`."""
+
+  def __init__(self, folder):
+    self._places = [
+      f"--data_dir={folder / 'data'}",
+      f"--cache_dir={folder / 'compiled'}",
+    ]
+
+  def command(self, workdir, *flags):
+    module = [sys.executable, "-m", "experiments.classification"]
+    return [*module, f"--workdir={workdir}", *self._places, *SMALL, *flags]
+
+  def start(self, workdir, *flags, **options):
+    return subprocess.Popen(
+      self.command(workdir, *flags),
+      cwd=ROOT,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+      env={**os.environ, "PYTHONWARNINGS": "default"},
+      **options,
+    )
+
+  def __call__(self, workdir, *flags, **options):
+    """Exit code, stdout and stderr."""
+    with self.start(workdir, *flags, **options) as process:
+      out, err = process.communicate(timeout=500)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory):
+  return Driver(tmp_path_factory.mktemp("driver"))
+
+
+@pytest.fixture(scope="session")
+def finished(driver, tmp_path_factory):
+  """The folder of a small finished run; tests leave it as it is."""
+  workdir = tmp_path_factory.mktemp("finished") / "run"
+  code, out, err = driver(workdir)
+  assert (code, out) == (0, f"{workdir}/report.html\n"), err
+  return workdir
+
+
+def read_rows(workdir):
+  lines = (workdir / "results.jsonl").read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+def hashes(workdir):
+  return {
+    path.relative_to(workdir).as_posix(): hashlib.sha256(
+      path.read_bytes()
+    ).hexdigest()
+    for path in sorted(workdir.rglob("*"))
+    if path.is_file()
+  }
+
+
+def leftovers(workdir):
+  """What a finished run must not leave behind."""
+  words = ("partial", "underway", ".old", "tmp")
+  return [
+    path for path in workdir.rglob("*") if any(w in path.name for w in words)
+  ]
