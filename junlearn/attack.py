@@ -177,7 +177,7 @@ def nearest_adversarial(
       distance=l2_norm(delta).reshape(labels.shape),
       epsilon=radius_at(step).astype(inputs.dtype),
       failed=failed,
-      steps=jnp.max(step),
+      steps=jnp.max(jnp.minimum(step + 1, limit)),
     )
 
   def checked(params, examples):

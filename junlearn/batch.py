@@ -29,8 +29,13 @@ def indices(
     examples: `n` examples; a dict may hold `weight` `[n]` of zeros and ones.
     num_steps: batches.
     batch_size: rows a batch.
+
+  Raises:
+    ValueError: if there are no examples.
   """
   n = tree.size(examples)
+  if n == 0:
+    raise ValueError("indices: examples is empty; at least one is needed.")
   draws = num_steps * batch_size
   noise = jax.random.uniform(key, (math.ceil(draws / n), n))
   position = jnp.arange(n)

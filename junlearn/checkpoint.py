@@ -166,13 +166,16 @@ def _interrupted(path: Path) -> Path:
 
 def _flatten(content: Any) -> dict[str, Any]:
   """Leaves by path; NumPy's scalars and Python's as arrays, for orbax."""
-  flat = jax.tree_util.tree_flatten_with_path(content)[0]
-  return {
+  leaves = jax.tree_util.tree_flatten_with_path(content)[0]
+  flat = {
     tree.path_name(path): leaf
     if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
     else np.asarray(leaf)
-    for path, leaf in flat
+    for path, leaf in leaves
   }
+  if len(flat) < len(leaves):
+    raise ValueError("checkpoint: two leaves have the same path name.")
+  return flat
 
 
 def _zeros(leaf: Any) -> np.ndarray | jax.Array:

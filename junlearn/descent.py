@@ -18,7 +18,7 @@ from junlearn.across import Backend, across
 from junlearn.loop import Loop, scan
 from junlearn.objective import Objective
 from junlearn.transform import Request, Result, Transform, stage_key
-from junlearn.view import View, weights
+from junlearn.view import View, full
 
 
 class State(NamedTuple):
@@ -59,7 +59,7 @@ def gradient_descent(
     optimizer: any optax transformation.
     num_steps: steps, at least 0; 0 leaves the params as they are.
     batch_size: rows of each part a step, at least 1.
-    view: which leaves are free; None means `view.weights()`.
+    view: which leaves are free; None means `view.full()`.
 
   Raises:
     ValueError: if `num_steps` or `batch_size` is out of range.
@@ -68,7 +68,7 @@ def gradient_descent(
     raise ValueError(f"num_steps is {num_steps}; it must be at least 0.")
   if batch_size < 1:
     raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
-  view = view or weights()
+  view = view or full()
 
   def init(key, params, request):
     rows = {
@@ -147,9 +147,9 @@ def run(descent: Descent, loop: Loop | None = None) -> Transform:
   init = jax.jit(descent.init)
 
   def transform(key, params, request):
-    request = jax.tree.map(jnp.asarray, request)
-    state, xs = init(key, params, request)
-    state, infos = loop(descent.step, state, xs, (request, params))
+    data = jax.tree.map(jnp.asarray, request)
+    state, xs = init(key, params, data)
+    state, infos = loop(descent.step, state, xs, (data, params))
     finite = tree.all_finite((state.params, infos))
     return Result(state.params, request, {"steps": infos, "finite": finite})
 

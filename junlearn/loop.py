@@ -20,6 +20,8 @@ from junlearn import tree
 Step = Callable[[Any, Any, Any], tuple[Any, Any]]
 Loop = Callable[[Step, Any, Any, Any], tuple[Any, Any]]
 
+_TRACED = "host: cannot run under jit, vmap or pmap; use scan()."
+
 
 class NonFiniteError(ArithmeticError):
   """A step's info held a NaN or an infinity."""
@@ -100,7 +102,7 @@ def host(
 
   def loop(step, carry, xs, data):
     if _is_traced((carry, xs, data)):
-      raise ValueError("host: cannot run under jit, vmap or pmap; use scan().")
+      raise ValueError(_TRACED)
     num_steps = tree.size(xs)
     compiled = _compiled(step)
     carry = jax.tree.map(jnp.copy, carry)  # the first step donates it
@@ -115,6 +117,8 @@ def host(
     pending = []
     for index in range(start, num_steps):
       carry, info = compiled(carry, np.int32(index), xs, data)
+      if _is_traced(info):  # the step itself holds a traced value
+        raise ValueError(_TRACED)
       pending.append(info)
       done = index + 1
       if done % every and done < num_steps:

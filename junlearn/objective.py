@@ -49,7 +49,7 @@ def weighted(loss: Loss, **weights: float) -> Objective:
 
   def objective(params, batch, *, reference, key):
     del reference
-    total, terms = jnp.zeros(()), {}
+    total, terms = 0.0, {}
     for part, weight in weights.items():
       examples = getattr(batch, part)
       if examples is None:

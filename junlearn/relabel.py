@@ -53,11 +53,10 @@ def union(*parts: Any) -> Any:
     raise ValueError("union: every part is None; at least one is needed.")
   if not all(isinstance(part, dict) for part in parts):
     return tree.concatenate(*parts)
-  if any("weight" in part for part in parts):
+  weights = [part["weight"] for part in parts if "weight" in part]
+  if weights:
     parts = [
-      part
-      if "weight" in part
-      else {**part, "weight": jnp.ones(tree.size(part), jnp.float32)}
+      {"weight": jnp.ones(tree.size(part), weights[0].dtype)} | part
       for part in parts
     ]
   shared = set.intersection(*(set(part) for part in parts))

@@ -82,9 +82,9 @@ def map_leaves(function: Callable, tree: PyTree) -> PyTree:
 
 
 def digest(tree: PyTree) -> str:
-  """SHA-256 of paths, dtypes, shapes and bytes; equal iff trees are equal.
+  """SHA-256 of the leaves' paths, dtypes, shapes and bytes, on the host.
 
-  Runs on the host. Leaves are visited in the order of `jax.tree.flatten`.
+  Leaves are visited in the order of `jax.tree.flatten`.
   """
   sha = hashlib.sha256()
   for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:

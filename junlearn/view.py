@@ -4,6 +4,10 @@
 
 A view is a lens: merging what was split gives the params back, and splitting
 what was merged gives the parts back (on the leaves that are free).
+
+Where the params are a dict with a key `params` (flax's convention), what stands
+beside that key is state, such as batch statistics, and never free: optimisers
+and weight decay must not touch it.
 """
 
 import re
@@ -11,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from junlearn import tree
 
@@ -23,7 +28,7 @@ class View(NamedTuple):
 
 
 def full() -> View:
-  """All leaves are free."""
+  """Every leaf is free, but for state."""
   return only("")
 
 
@@ -45,19 +50,23 @@ def only(pattern: str) -> View:
     ) from error
 
   def split(params):
+    learned = _learned(params)
+
     def part(is_free):
-      return tree.map_leaves(
-        lambda name, leaf: (
-          leaf if bool(matcher.search(name)) == is_free else None
-        ),
-        params,
-      )
+      def keep(name, leaf):
+        found = bool(learned.search(name) and matcher.search(name))
+        return leaf if found == is_free else None
+
+      return tree.map_leaves(keep, params)
 
     free = part(True)
     if not jax.tree.leaves(free):
-      names = ", ".join(jax.tree.leaves(tree.names(params))[:5])
+      names = [
+        n for n in jax.tree.leaves(tree.names(params)) if learned.search(n)
+      ]
       raise ValueError(
-        f"only: pattern {pattern!r} finds no leaf; the names begin: {names}."
+        f"only: pattern {pattern!r} finds no leaf; the names begin: "
+        f"{', '.join(list(names)[:5])}."
       )
     return free, part(False)
 
@@ -70,23 +79,6 @@ def only(pattern: str) -> View:
     )
 
   return View(split, merge)
-
-
-def weights() -> View:
-  """What optimisers move unless told otherwise.
-
-  The leaves below the key `params` where there is one (flax's convention;
-  batch statistics stand beside it), all leaves where there is none.
-  """
-
-  def pick(params):
-    flax = isinstance(params, Mapping) and "params" in params
-    return only("^params(/|$)") if flax else full()
-
-  return View(
-    split=lambda params: pick(params).split(params),
-    merge=full().merge,
-  )
 
 
 def layers(*names: str) -> View:
@@ -108,10 +100,23 @@ def where(mask: Any) -> View:
   weight decay cannot move a masked entry either.
 
   Args:
-    mask: pytree of booleans with the structure and shapes of the params.
+    mask: pytree of booleans with the structure and shapes of the params; what
+      it says of state is not read.
   """
 
   def merge(free, fixed):
-    return jax.tree.map(jax.numpy.where, mask, free, fixed)
+    return jax.tree.map(
+      lambda a, b, m: b if a is None else jnp.where(m, a, b),
+      free,
+      fixed,
+      mask,
+      is_leaf=lambda leaf: leaf is None,
+    )
 
-  return View(split=lambda params: (params, params), merge=merge)
+  return View(lambda params: (full().split(params)[0], params), merge)
+
+
+def _learned(params: Any) -> re.Pattern[str]:
+  """Finds the names of leaves that are not state."""
+  flax = isinstance(params, Mapping) and "params" in params
+  return re.compile("^params(/|$)" if flax else "")

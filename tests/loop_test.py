@@ -174,6 +174,19 @@ def test_host_refuses_to_be_traced(mapping):
     mapping(run)(argument)
 
 
+@pytest.mark.filterwarnings("ignore:Some donated buffers")
+def test_host_refuses_a_step_that_closes_over_a_traced_value():
+  def run(scale):
+    def step(carry, x, data):
+      del data
+      return carry - scale * x["rate"], {"loss": carry * scale}
+
+    return loop.host()(step, jnp.float32(1), XS, DATA)[0]
+
+  with pytest.raises(ValueError, match="use scan"):
+    jax.vmap(run)(jnp.ones(2))
+
+
 def compilations(caplog, run):
   caplog.clear()
   with jax.log_compiles(), caplog.at_level(logging.WARNING):

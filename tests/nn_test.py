@@ -131,9 +131,6 @@ def test_plain_convolutions_are_matrix_products_on_cpu():
   assert primitives(dilated, *arguments) == {"conv_general_dilated"}
 
 
-@pytest.mark.xfail(
-  strict=True, reason="dimension_numbers are not looked at on CPU"
-)
 def test_other_layouts_are_left_to_xla():
   inputs, kernel = normal(0, 4, 4, 4, 4), normal(1, 4, 4, 4, 4)
   numbers = ("NCHW", "OIHW", "NCHW")

@@ -132,9 +132,6 @@ def test_a_missing_part_is_named():
     objective(1.0, Request(part(1.0), part(1.0)), reference=None, key=KEY)
 
 
-@pytest.mark.xfail(
-  strict=True, reason="the sum starts from float32 (float64 in x64) zeros"
-)
 def test_loss_keeps_the_dtype_of_the_model():
   def half(params, examples, key=None):
     del key

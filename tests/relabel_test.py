@@ -89,7 +89,6 @@ def test_union_of_nothing_is_refused():
     union(None, None)
 
 
-@pytest.mark.xfail(strict=True, reason="ones are float32 whatever the weights")
 @pytest.mark.parametrize("dtype", [jnp.int32, jnp.bool_])
 def test_union_keeps_the_dtype_of_the_weights(dtype):
   weight = jnp.ones(2, dtype)

@@ -12,6 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+_LAYOUT = jax.lax.conv_dimension_numbers(
+  (1,) * 4, (1,) * 4, ("NHWC", "HWIO", "NHWC")
+)
+
 
 def matmul_conv(
   inputs: jax.Array,
@@ -84,8 +88,12 @@ def conv_general_dilated(
 
   Example: `nn.Conv(16, (3, 3), conv_general_dilated=conv_general_dilated)`.
   """
+  layout = jax.lax.conv_dimension_numbers(
+    lhs.shape, rhs.shape, dimension_numbers
+  )
   plain = (
     lhs.ndim == 4
+    and layout == _LAYOUT
     and feature_group_count == 1
     and set(lhs_dilation or (1,)) == {1}
     and set(rhs_dilation or (1,)) == {1}
