@@ -112,7 +112,6 @@ def main(arguments: Sequence[str]) -> None:
       num_test=_NUM_TEST.value,
     )
   requests = [_request(dataset.train, seed) for seed in range(_SEEDS.value)]
-  workdir = Workdir(_WORKDIR.value, harness.own_flags())
   recipe = Recipe(
     model=_MODEL.value,
     epochs=_EPOCHS.value,
@@ -121,16 +120,16 @@ def main(arguments: Sequence[str]) -> None:
     batch_size=_BATCH_SIZE.value,
     references=_REFERENCES.value,
   )
-  with Session(
-    workdir,
-    _total(recipe, dataset, requests),
-    checkpoint_seconds=flags.FLAGS.checkpoint_seconds,
-  ) as session:
-    study = Study(dataset, recipe, session)
-    for seed, request in enumerate(requests):
-      _run_seed(study, workdir, seed, request, rates)
-  page = image_report.write(workdir, study, requests)
-  print(page)
+  with Workdir(_WORKDIR.value, harness.own_flags()) as workdir:
+    with Session(
+      workdir,
+      _total(recipe, dataset, requests),
+      checkpoint_seconds=flags.FLAGS.checkpoint_seconds,
+    ) as session:
+      study = Study(dataset, recipe, session)
+      for seed, request in enumerate(requests):
+        _run_seed(study, workdir, seed, request, rates)
+    print(image_report.write(workdir, study, requests))
 
 
 def _run_seed(

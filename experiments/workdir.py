@@ -34,7 +34,7 @@ _NEUTRAL = frozenset(
 
 
 class Workdir:
-  """Where a run keeps everything, locked while it is open.
+  """Where a run keeps everything, locked until it is left.
 
   Args:
     path: a folder that does not exist, is empty, or holds a run that was
@@ -71,19 +71,34 @@ class Workdir:
         f"--workdir={path} cannot be written: {error.strerror}."
       ) from error
     try:
+      self._open(flags)
+    except BaseException:
+      self._lock.close()
+      raise
+
+  def _open(self, flags: dict[str, Any]) -> None:
+    try:
       fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
       raise ValueError(
-        f"--workdir={path} is in use by another run; wait for it or choose "
-        "another folder."
+        f"--workdir={self.path} is in use by another run; wait for it or "
+        "choose another folder."
       ) from error
+    config = self.path / _CONFIG
     if config.exists():
       self.config = _read_config(config)
-      _check_same(path, self.config["flags"], json.loads(json.dumps(flags)))
+      before = self.config["flags"]
+      _check_same(self.path, before, json.loads(json.dumps(flags)))
     else:
       self.config = describe(flags)
       self.write(_CONFIG, json.dumps(self.config, indent=2) + "\n")
     self.rows = self._read_rows()
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self._lock.close()
 
   def __truediv__(self, name: str) -> Path:
     return self.path / name
@@ -102,7 +117,7 @@ class Workdir:
     if not path.exists():
       return None
     try:
-      with np.load(path, allow_pickle=False) as arrays:
+      with path.open("rb") as file, np.load(file) as arrays:
         return dict(arrays)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
       raise ValueError(

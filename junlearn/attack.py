@@ -58,8 +58,8 @@ def nearest_adversarial(
       delta <- delta min(1, epsilon / |delta|), then x + delta clipped to box
 
   The label is tested before each step; after `num_steps` steps without a flip
-  the radius doubles. Because the step is a tenth of the radius, the distance
-  found is within about a tenth of what this path allows.
+  the radius doubles. The distance found bounds the true one from above; the
+  step alone, a tenth of the radius, adds up to a fifth to it.
 
   The search is one jitted function over `batch_size` slots. A slot whose
   example is done takes the next one from a queue, so that none waits for a
@@ -71,8 +71,7 @@ def nearest_adversarial(
     num_steps: steps at each radius.
     max_doublings: doublings before an example counts as failed.
     warm_start: keep the perturbation when the radius doubles (as released);
-      otherwise start again from the example, which gives slightly smaller
-      perturbations at more cost.
+      otherwise start again from the example.
     batch_size: examples searched together.
     box: smallest and largest value of an input.
 

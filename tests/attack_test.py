@@ -93,7 +93,7 @@ def test_misclassified_examples_are_their_own():
   np.testing.assert_array_equal(found.label, said)
   np.testing.assert_allclose(found.epsilon, 0.04)
   assert not np.any(found.failed)
-  assert found.steps == 0
+  assert found.steps == 1
 
 
 def test_what_cannot_flip_fails_and_stays():

@@ -156,10 +156,10 @@ def test_key_decides_the_result(name):
 def test_eager_and_host_loop_equal_jit(name):
   problem = problems.blobs()
   arguments = (KEY, problem.init(), problem.request)
-  assert_close(shared(name)[0](*arguments), outcome(name))
-  host = make(name, loop=loops.host(every=2))
-  assert_close(host(*arguments), outcome(name))
-  assert compilations(lambda: host(*arguments)) == []
+  for loop in (loops.scan(), loops.host(every=2)):
+    transform = make(name, loop=loop)
+    assert_close(transform(*arguments), outcome(name))
+    assert compilations(functools.partial(transform, *arguments)) == []
 
 
 @every_method

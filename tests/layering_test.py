@@ -82,10 +82,12 @@ def imported_names(file):
     if isinstance(node, ast.Import):
       yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
-      assert not node.level, f"{file} imports relatively"
+      folders = pathlib.PurePath(file).parts[: -node.level or None]
+      base = ".".join((*(folders if node.level else ()), node.module or ""))
+      base = base.removesuffix(".")
       for alias in node.names:
-        full = f"{node.module}.{alias.name}"
-        yield full if full in modules() else node.module
+        full = f"{base}.{alias.name}"
+        yield full if full in modules() else base
     elif (
       file.startswith("tests/")
       and isinstance(node, ast.Constant)

@@ -60,14 +60,13 @@ def pair(
   def transform(key, params, request):
     del key  # the search has no random start
     found = search(params, request.forget)
-    present = 1 - found.failed.astype(jnp.float32)
-    if "weight" in request.forget:
-      present = present * request.forget["weight"]
+    present = jnp.ones(found.failed.shape, jnp.float32)
+    present = request.forget.get("weight", present)
     adversarial = {
       **request.forget,
       "input": found.input,
       "label": found.label,
-      "weight": present,
+      "weight": jnp.where(found.failed, 0, present),
     }
     extra = union(
       request.retain if use_retain else None,
@@ -75,7 +74,7 @@ def pair(
       adversarial,
     )
     info = {
-      "failed": jnp.sum(found.failed),
+      "failed": jnp.sum(found.failed & (present > 0)),
       "distance": found.distance,
       "epsilon": found.epsilon,
       "label": found.label,
@@ -107,7 +106,7 @@ def transform(
     use_retain: train on D_r too, where the request has it.
     use_forget: train on D_f with its true labels too; False for deletion.
     search: how adversarial examples are found; `nearest_adversarial(model)`
-      by default.
+      by default. Transforms that share one share its compiled program.
     loss: per-example loss of a model.
     **options: `num_steps`, `batch_size`, `view`, `loop` of `descent.descend`.
   """

@@ -7,10 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
+
+from experiments.session import Session
+from experiments.workdir import Workdir
+from junlearn.descent import State
+from junlearn.transform import Result
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
+  "--model=mlp",
   "--epochs=2",
   "--unlearn_epochs=1",
   "--seeds=1",
@@ -64,6 +72,42 @@ def finished(driver, tmp_path_factory):
   code, out, err = driver(workdir)
   assert (code, out) == (0, f"{workdir}/report.html\n"), err
   return workdir
+
+
+class Killed(BaseException):
+  """Stands for the end of the process: nothing of ours catches it."""
+
+
+def toy_run(folder, *, steps=20):
+  """A run of one phase, with its evidence and row; gives the outcome."""
+  with Workdir(folder, {"steps": steps}) as workdir:
+    with Session(workdir, steps, checkpoint_seconds=0) as session:
+      outcome = session.phase(
+        "seed0/toy",
+        lambda: _toy(session.loop, steps),
+        start={"w": np.zeros(3, np.float32)},
+        steps=steps,
+        evaluate=lambda params: (float(params["w"][0]),),
+        note=lambda info: {"last": float(info["loss"][-1])},
+      )
+    if workdir.row("toy", 0) is None:
+      workdir.write_arrays("evidence/toy.npz", {"x": np.arange(3)})
+      workdir.add_row({"method": "toy", "seed": 0, "metrics": {"a": 1.5}})
+  return outcome
+
+
+def _toy_step(state, x, data):
+  del data
+  params = {"w": 0.9 * state.params["w"] + x}
+  return State(params, state.optimizer + 1), {"loss": params["w"].sum()}
+
+
+def _toy(loop, steps):
+  state = State({"w": jnp.zeros(3)}, jnp.int32(0))
+  xs = jnp.sin(jnp.arange(steps * 3.0)).reshape(steps, 3)
+  state, infos = loop(_toy_step, state, xs, None)
+  assert state.optimizer == steps
+  return Result(state.params, None, infos)
 
 
 def read_rows(workdir):
