@@ -157,7 +157,7 @@ def _run_seed(
       original.params,
       readable,
       steps=steps,
-      track=True,
+      track=request,
     )
     audit(name, outcome, target)
 

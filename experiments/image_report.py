@@ -131,7 +131,6 @@ def write(workdir: Workdir, study: Study, requests: Sequence[Request]) -> Path:
     return report.Curve(method, [0], *values)
 
   unlearned = [m for m in methods if m not in ("original", "retrain")]
-  tracked = [m for m in unlearned if evidence[m][0]["curve"].shape[1] == 3]
   figures = [
     report.roc(
       [attack(method) for method in methods],
@@ -142,7 +141,7 @@ def write(workdir: Workdir, study: Study, requests: Sequence[Request]) -> Path:
       x_label="Probability of the true class",
     ),
     report.trajectories(
-      [level("original"), level("retrain"), *map(course, tracked)],
+      [level("original"), level("retrain"), *map(course, unlearned)],
       caption="First seed; the levels are original and retrained.",
     ),
   ]

@@ -195,16 +195,20 @@ class Study:
     request: Request,
     *,
     steps: int,
-    track: bool = False,
+    track: Request | None = None,
   ) -> Outcome:
-    """The phase of an unlearning method, from the given params."""
+    """The phase of an unlearning method, from the given params.
+
+    With `track`, the outcome's curve has the accuracies on that request's
+    forgotten and retained examples.
+    """
     key = stage_key(jax.random.key(seed), "unlearn")
     return self.session.phase(
       f"seed{seed}/{name}",
       lambda: transform(key, params, request),
       start=params,
       steps=steps,
-      evaluate=self._tracker(request) if track else None,
+      evaluate=self._tracker(track) if track else None,
       note=_failed_searches,
     )
 
@@ -212,7 +216,6 @@ class Study:
     parts = [
       tree.take(part, slice(_TRACKED))
       for part in (request.forget, request.retain)
-      if part is not None
     ]
 
     def evaluate(params):

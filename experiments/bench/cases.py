@@ -104,7 +104,6 @@ def adversarial(
     },
     repeats=repeats,
     threshold=2.0,
-    grouped=True,
   )
 
 
@@ -173,39 +172,41 @@ def _compare(
   *,
   repeats: int,
   threshold: float,
-  grouped: bool = False,
 ) -> Iterator[timing.Comparison]:
   """Checks that all sides agree, then times them in turn.
 
-  Of the forms on their side that share the name before the comma, if
-  `grouped`, only the fastest at a trial is timed; so it is with their threads.
+  Of their forms that share a name before the comma, the one that is fastest
+  at a trial is timed. One thread and all cores are both timed at every repeat,
+  and the faster counts, so that a busy machine does not hold PyTorch up.
   """
   first, results = {}, {}
   for name, side in ours.items():
     first[name] = timing.seconds(
       lambda n=name, s=side: results.update({n: s()})
     )
+  counts = sorted({1, _CORES})
   trials = {}
   for name, side in theirs.items():
-    for threads in sorted({1, _CORES}):
+    results[name] = _with_threads(_CORES, side)
+    for threads in counts:
       run = functools.partial(_with_threads, threads, side)
-      results[name] = run()
-      group = name.split(",")[0] if grouped else name
-      took = timing.seconds(run)
-      label = f"{name}, {threads} threads"
-      trials.setdefault(group, []).append((took, label, name, run))
-  best = [min(trial, key=lambda t: t[0]) for trial in trials.values()]
+      trial = (timing.seconds(run), name, run)
+      trials.setdefault((name.split(",")[0], threads), []).append(trial)
+  best = {k: min(trial, key=lambda t: t[0]) for k, trial in trials.items()}
   times = timing.alternate(
-    {**ours, **{label: run for _, label, _, run in best}}, repeats
+    {**ours, **{key: run for key, (_, _, run) in best.items()}}, repeats
   )
   for our in ours:
-    for _, label, name, _ in best:
+    for form in dict.fromkeys(form for form, _ in best):
+      fastest = min(counts, key=lambda c: statistics.median(times[form, c]))
+      _, name, _ = best[form, fastest]
+      taken = zip(*(times[form, c] for c in counts), strict=True)
       scale = 1 + np.abs(results[name]).max()
       yield timing.Comparison(
         work,
         our,
-        label,
-        list(zip(times[our], times[label], strict=True)),
+        f"{name}, {fastest} thread{'s' * (fastest > 1)}",
+        list(zip(times[our], map(min, taken), strict=True)),
         threshold,
         first[our] - statistics.median(times[our]),
         float(np.abs(results[our] - results[name]).max() / scale),

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -16,7 +16,8 @@ class Comparison(NamedTuple):
     seconds: `(ours, theirs)` of every repeat, taken in turn.
     threshold: the ratio of times, theirs to ours, to be shown.
     first: seconds of our first call less the median, i.e. compilation.
-    difference: largest difference of the results.
+    difference: largest difference of the results (losses of all steps, or
+      labels and distances), relative to one plus the largest of them.
   """
 
   work: str
@@ -46,8 +47,8 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def alternate(
-  sides: Mapping[str, Callable[[], object]], repeats: int
-) -> dict[str, list[float]]:
+  sides: Mapping[Hashable, Callable[[], object]], repeats: int
+) -> dict[Hashable, list[float]]:
   """Times of every side, taken in turn (A B A B ...)."""
   times = {name: [] for name in sides}
   for _ in range(repeats):

@@ -3,9 +3,9 @@
     python -m experiments.bench.torch_cpu [--repeats=5] [--out=FILE]
 
 Both sides may use all cores that the process may (`taskset -c 0` gives one);
-PyTorch runs with one thread or with all, whichever was faster when tried.
-Other programs on the same cores disturb PyTorch's threads more than JAX's:
-read the ratios together with the load average printed with them.
+PyTorch is timed with one thread and with all, and the faster counts at every
+repeat. Other programs on the same cores disturb PyTorch's threads more than
+JAX's: read the ratios together with the load average printed with them.
 """
 
 import importlib.util

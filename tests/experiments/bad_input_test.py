@@ -130,7 +130,7 @@ def test_workdir_of_another(tmp_path, name):
 
 def test_workdir_in_use(folder):
   with (folder / ".lock").open() as lock:
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    fcntl.flock(lock, fcntl.LOCK_SH)
     with refused(folder, "in use by another run; wait for it"):
       toy_run(folder)
 

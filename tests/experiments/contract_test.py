@@ -120,7 +120,6 @@ def test_interrupt_is_one_line_and_the_run_continues(
   [
     pytest.param(
       (
-        "--model=cnn",
         "--forget_ids=1,2,3",
         "--nouse_retain",
         "--method=ascent,random_label,amun",
@@ -130,9 +129,10 @@ def test_interrupt_is_one_line_and_the_run_continues(
       id="ids",
     ),
     pytest.param(
-      ("--forget_class=3", "--method=amun_deletion"),
+      ("--model=cnn", "--forget_class=3", "--method=amun_deletion"),
       ["amun_deletion"],
       id="class",
+      marks=pytest.mark.slow,
     ),
     pytest.param(
       (
@@ -184,7 +184,7 @@ def test_bar_on_a_terminal_ends_full(driver, finished):
       seen += part
   os.close(ours)
   lines = seen.decode().strip().split("\r")
-  assert lines[0].startswith("  0%|")
+  assert lines[0].startswith("0%|")
   assert lines[-1].startswith("100%|")
   assert "\n" not in seen.decode().strip()
 
@@ -236,14 +236,14 @@ def test_compilation_is_counted_once_and_pauses_not_at_all():
     return jax.lax.scan(step, x, None, 3)[0] + jax.jit(jnp.cos)(x)
 
   start = time.monotonic()
-  meter = Meter()
+  meter, unpaused = Meter(), Meter()
   nested(jnp.arange(3.0)).block_until_ready()
   with meter:
     time.sleep(0.3)
     jax.jit(lambda x: x * 5)(jnp.ones(7)).block_until_ready()
   seconds, compiled = meter.read()
   wall = time.monotonic() - start
-  assert 0 < compiled < wall - 0.3
+  assert 0 < compiled < unpaused.read()[1] < wall - 0.3
   assert seconds + compiled <= wall - 0.3
   meter = Meter()
   nested(jnp.arange(3.0)).block_until_ready()
@@ -257,7 +257,8 @@ def test_peak_memory_counts_from_the_last_meter():
   del block
   before = peak_memory()
   Meter()
-  assert before == high
+  # The kernel counts pages in batches.
+  assert before == pytest.approx(high, rel=0.01)
   assert peak_memory() < high - 2**27
 
 

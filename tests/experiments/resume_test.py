@@ -82,7 +82,7 @@ def _record(run, name):
 
 def test_killed_at_every_write(tmp_path, monkeypatch):
   """Ends the run before each of its changes to the disk, one after another."""
-  expected = toy_run(tmp_path / "whole")
+  expected = toy_run(tmp_path / "whole", steps=30)
   rows = (tmp_path / "whole/results.jsonl").read_text()
   killed = 0
   while True:
@@ -90,17 +90,39 @@ def test_killed_at_every_write(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
       _kill_before(patch, killed)
       try:
-        toy_run(folder)
+        toy_run(folder, steps=30)
         break
       except Killed:
         killed += 1
-    outcome = toy_run(folder)
+    outcome = toy_run(folder, steps=30)
     assert outcome.params_sha256 == expected.params_sha256
     assert outcome.curve == expected.curve
     assert outcome.notes == expected.notes
     assert (folder / "results.jsonl").read_text() == rows
     assert not leftovers(folder), killed
   assert killed > 20
+
+
+@pytest.mark.parametrize("standing", [("",), (".old",), ("", ".old")])
+def test_a_killed_save_leaves_a_checkpoint(tmp_path, monkeypatch, standing):
+  """Whatever an earlier kill had left: the path, the old one or both."""
+  old, new = ({"w": np.full(3, value)} for value in (1.0, 2.0))
+  killed = 0
+  while True:
+    path = tmp_path / str(killed) / "x"
+    checkpoint.save(path, old)
+    path.rename(kept := path.with_name("kept"))
+    for suffix in standing:
+      shutil.copytree(kept, path.with_name(f"x{suffix}"))
+    with monkeypatch.context() as patch:
+      _kill_before(patch, killed)
+      try:
+        checkpoint.save(path, new)
+        break
+      except Killed:
+        killed += 1
+    assert checkpoint.load(path, old)["w"].tolist() in ([1] * 3, [2] * 3)
+  assert killed >= 4
 
 
 def _kill_before(patch, count):
