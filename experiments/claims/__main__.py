@@ -94,7 +94,7 @@ def _page(config, claims: Sequence[Claim], tables: Sequence[str]) -> list[str]:
     *rows,
     "",
     "Below: mean ± standard deviation over seeds, in percent; learning rates "
-    "chosen on another seed by the average gap.",
+    "chosen on other seeds by the average gap.",
     "",
     *tables,
   ]
