@@ -1,7 +1,6 @@
 """One function over many members: seeds, shadow models, clients.
 
-Written once for a single member; `vmap` runs all on one device, `pmap` spreads
-them over devices, a block of members on each.
+Written once for a single member; the backend says how the members are run.
 """
 
 from collections.abc import Callable
@@ -9,7 +8,20 @@ from typing import Any, Literal
 
 import jax
 
-Backend = Literal["vmap", "pmap"]
+Backend = Literal["vmap", "map", "pmap"]
+
+
+def fastest(members: int) -> Backend:
+  """The backend that suits the devices at hand.
+
+  Several local devices that divide the members share them. On one device,
+  accelerators gain from batching ("vmap"); a CPU does not, because one member
+  already keeps it busy and a batch no longer fits its caches ("map").
+  """
+  devices = jax.local_device_count()
+  if devices > 1 and members % devices == 0:
+    return "pmap"
+  return "map" if jax.default_backend() == "cpu" else "vmap"
 
 
 def across(
@@ -18,13 +30,14 @@ def across(
   in_axes: Any = 0,
   backend: Backend = "vmap",
 ) -> Callable[..., Any]:
-  """Maps a function over members; both backends give the same values.
+  """Maps a function over members; all backends give the same values.
 
   Args:
     function: of one member, with positional arguments.
     in_axes: as for `jax.vmap`, of 0 (one row a member) and None (shared).
-    backend: "vmap", or "pmap" to put blocks of `members / devices` members on
-      each local device (vmap inside pmap).
+    backend: "vmap" batches the members; "map" runs one after the other, in
+      one program; "pmap" puts a block of `members / devices` members on each
+      local device, and runs the block by "map" on CPU and by "vmap" elsewhere.
 
   Returns:
     A function whose results have the members on axis 0.
@@ -33,25 +46,41 @@ def across(
     ValueError: if the backend is unknown; when applied, if the devices do not
       divide the members.
   """
-  if backend not in ("vmap", "pmap"):
-    raise ValueError(
-      f"across: backend is {backend!r}; it must be 'vmap' or 'pmap'."
-    )
-  block = jax.vmap(function, in_axes)
   if backend == "vmap":
-    return block
+    return jax.vmap(function, in_axes)
+  if backend == "map":
+    return _one_by_one(function, in_axes)
+  if backend == "pmap":
+    return _over_devices(function, in_axes)
+  raise ValueError(
+    f"across: backend is {backend!r}; it must be 'vmap', 'map' or 'pmap'."
+  )
+
+
+def _one_by_one(function, in_axes):
+  def mapped(*arguments):
+    leaves, structure = jax.tree.flatten(arguments)
+    is_mapped = jax.tree.leaves(_is_mapped(in_axes, arguments))
+
+    def member(rows):
+      rows = iter(rows)
+      pairs = zip(leaves, is_mapped, strict=True)
+      own = [next(rows) if here else leaf for leaf, here in pairs]
+      return function(*jax.tree.unflatten(structure, own))
+
+    pairs = zip(leaves, is_mapped, strict=True)
+    return jax.lax.map(member, [leaf for leaf, here in pairs if here])
+
+  return mapped
+
+
+def _over_devices(function, in_axes):
+  on_cpu = jax.default_backend() == "cpu"
+  block = across(function, in_axes=in_axes, backend="map" if on_cpu else "vmap")
 
   def mapped(*arguments):
     devices = jax.local_device_count()
-    axes = in_axes
-    if not isinstance(axes, tuple):
-      axes = (axes,) * len(arguments)
-    is_mapped = jax.tree.map(
-      lambda axis, value: jax.tree.map(lambda _: axis is not None, value),
-      axes,
-      arguments,
-      is_leaf=lambda axis: axis is None,
-    )
+    is_mapped = _is_mapped(in_axes, arguments)
 
     def split(here, leaf):
       if not here:
@@ -69,3 +98,15 @@ def across(
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), results)
 
   return mapped
+
+
+def _is_mapped(in_axes, arguments):
+  """For every leaf of the arguments, whether it has a row for each member."""
+  if not isinstance(in_axes, tuple):
+    in_axes = (in_axes,) * len(arguments)
+  return jax.tree.map(
+    lambda axis, value: jax.tree.map(lambda _: axis is not None, value),
+    in_axes,
+    arguments,
+    is_leaf=lambda axis: axis is None,
+  )

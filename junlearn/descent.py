@@ -118,7 +118,7 @@ def population(
     descent: the descent of one member.
     request_axes: as `in_axes` of `across` for the request: None where the
       members share an array, 0 where each has its own (its weights, say).
-    backend: "vmap", or "pmap" to spread the members over the local devices.
+    backend: how the members are run, see `across`.
 
   Returns:
     A descent of stacked params, whose infos are `[num_steps, members]`.

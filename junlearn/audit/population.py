@@ -12,7 +12,7 @@ import optax
 
 from junlearn import descent as descents
 from junlearn import objective
-from junlearn.across import Backend
+from junlearn.across import Backend, fastest
 from junlearn.loop import Loop
 from junlearn.loss import cross_entropy
 from junlearn.model import Model
@@ -29,7 +29,7 @@ def train(
   num_steps: int,
   batch_size: int,
   loop: Loop | None = None,
-  backend: Backend = "vmap",
+  backend: Backend | None = None,
 ) -> Result:
   """Trains one model per row of `membership`, from fresh params.
 
@@ -45,7 +45,7 @@ def train(
     num_steps: steps of every member.
     batch_size: examples a step of every member.
     loop: `loop.scan()` by default.
-    backend: "vmap", or "pmap" to spread the members over the local devices.
+    backend: how the members are run, see `across`; by default `fastest`.
 
   Returns:
     The result with stacked params; `info["steps"]` is `[num_steps, members]`.
@@ -73,5 +73,7 @@ def train(
     num_steps=num_steps,
     batch_size=batch_size,
   )
-  population = descents.population(member, axes, backend=backend)
+  population = descents.population(
+    member, axes, backend=backend or fastest(len(keys))
+  )
   return descents.run(population, loop)(keys, params, request)
