@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from junlearn import files
+
 _CONFIG = "config.json"
 _RESULTS = "results.jsonl"
 _LOCK = ".lock"
@@ -105,7 +107,7 @@ class Workdir:
 
   def write(self, name: str, text: str) -> None:
     """Replaces a file in one step, so that readers never see half of it."""
-    self._replace(name, text.encode())
+    files.replace(self.path / name, text.encode())
 
   def read_arrays(self, name: str) -> dict[str, np.ndarray] | None:
     """What `write_arrays` wrote, or None if there is no such file.
@@ -128,21 +130,7 @@ class Workdir:
     """Replaces a file of NumPy arrays (`.npz`) in one step."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    self._replace(name, buffer.getvalue())
-
-  def _replace(self, name: str, content: bytes) -> None:
-    path = self.path / name
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-      path.parent.mkdir(parents=True, exist_ok=True)
-      with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    except OSError as error:
-      partial.unlink(missing_ok=True)
-      raise OSError(f"{path} cannot be written: {error.strerror}.") from error
-    partial.replace(path)
+    files.replace(self.path / name, buffer.getvalue())
 
   def add_row(self, row: dict[str, Any]) -> None:
     """Adds a row to `results.jsonl`."""

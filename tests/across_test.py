@@ -1,11 +1,11 @@
-"""One function over members: vmap, pmap and a Python loop agree."""
+"""One function over members: all backends and a Python loop agree."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from junlearn.across import across
+from junlearn.across import across, fastest
 
 KEYS = jax.random.split(jax.random.key(0), 8)
 MATRICES = jnp.arange(32.0).reshape(8, 2, 2) / 32
@@ -27,22 +27,22 @@ def plain(result):
 
 
 @pytest.mark.parametrize("count", [4, 8])
-def test_vmap_pmap_and_a_loop_agree(count):
+def test_backends_and_a_loop_agree(count):
   assert jax.local_device_count() == 4
   arguments = KEYS[:count], MATRICES[:count], SHARED
   mapped = {
     backend: plain(
       across(member, in_axes=(0, 0, None), backend=backend)(*arguments)
     )
-    for backend in ("vmap", "pmap")
+    for backend in ("vmap", "map", "pmap")
   }
   singly = [plain(member(KEYS[i], MATRICES[i], SHARED)) for i in range(count)]
   expected = jax.tree.map(lambda *rows: jnp.stack(rows), *singly)
-  assert_close(mapped["vmap"], expected)
-  assert_close(mapped["pmap"], expected)
+  for result in mapped.values():
+    assert_close(result, expected)
 
 
-@pytest.mark.parametrize("backend", ["vmap", "pmap"])
+@pytest.mark.parametrize("backend", ["vmap", "map", "pmap"])
 def test_axes_may_differ_within_an_argument(backend):
   axes = ({"shared": None, "own": 0, "none": None}, None)
   value = {"shared": jnp.arange(3.0), "own": jnp.arange(4.0), "none": None}
@@ -55,7 +55,7 @@ def test_axes_may_differ_within_an_argument(backend):
   np.testing.assert_allclose(result, expected)
 
 
-@pytest.mark.parametrize("backend", ["vmap", "pmap"])
+@pytest.mark.parametrize("backend", ["vmap", "map", "pmap"])
 def test_one_axis_stands_for_all_arguments(backend):
   add = across(lambda a, b: a["x"] + b, backend=backend)
   result = add({"x": jnp.arange(4.0)}, jnp.ones(4))
@@ -93,3 +93,7 @@ def test_members_that_do_not_divide_are_refused(count):
 def test_unknown_backends_are_refused():
   with pytest.raises(ValueError, match="backend is 'shard'"):
     across(jnp.square, backend="shard")
+
+
+def test_fastest_uses_all_devices_where_they_divide_the_members():
+  assert [fastest(members) for members in (4, 16, 6)] == ["pmap", "pmap", "map"]

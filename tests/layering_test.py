@@ -19,6 +19,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Each item of the library: its layer, and the highest layer that it may import.
 # Items of one layer may import each other; no cycles anywhere.
 LAYERS = {
+  "files": (0, 0),
   "tree": (0, 0),
   "transform": (1, 1),
   "model": (1, 1),

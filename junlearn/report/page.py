@@ -1,12 +1,12 @@
 """The sections of the page, and the two files that it is written to."""
 
 import hashlib
-import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from junlearn import files
 from junlearn.report import blocks, cost, judgement
 from junlearn.report.as_html import as_html
 from junlearn.report.as_markdown import as_markdown
@@ -101,7 +101,7 @@ def _reproduce(config: Mapping[str, Any]) -> list[blocks.Block]:
 
 
 def write(
-  directory: str | os.PathLike[str],
+  directory: str | Path,
   *,
   title: str,
   request: Deletion,
@@ -163,16 +163,6 @@ def write(
   )
   texts = {"report.md": as_markdown(page), "report.html": as_html(page)}
   directory = Path(directory)
-  directory.mkdir(parents=True, exist_ok=True)
   for name, text in texts.items():
-    _replace(directory / name, text)
+    files.replace(directory / name, text.encode())
   return directory / "report.html"
-
-
-def _replace(path: Path, text: str) -> None:
-  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-  try:
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)

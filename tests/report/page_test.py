@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import html.parser
 import math
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from junlearn import report
-from junlearn.report import cost, page
+from junlearn.report import cost
 from junlearn.report.palette import Palette
 from junlearn.report.summary import PerSeed
 
@@ -208,11 +209,11 @@ def test_failure_leaves_the_old_report(tmp_path, example, monkeypatch):
     report.write(tmp_path, **{**example, "title": "New", "figures": [broken]})
   assert written_already(tmp_path) == before
 
-  def full(source, target):
-    raise OSError("disk full")
+  def full(descriptor):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
-  monkeypatch.setattr(page.os, "replace", full)
-  with pytest.raises(OSError, match="disk full"):
+  monkeypatch.setattr(os, "fsync", full)
+  with pytest.raises(OSError, match="cannot be written: No space left"):
     report.write(tmp_path, **{**example, "title": "New"})
   assert written_already(tmp_path) == before
 
