@@ -42,6 +42,16 @@ METRICS = (
     forgetting=-1,
     chance=0.5,
   ),
+  *(
+    Metric(
+      f"rmia_auc_{bound}",
+      f"RMIA AUC, {bound} end",
+      help=f"The {bound} end of the attack's 95 % bootstrap interval over "
+      "records.",
+      compare=False,
+    )
+    for bound in ("low", "high")
+  ),
   Metric(
     "rmia_tpr",
     "RMIA TPR at 1 % FPR",

@@ -319,6 +319,7 @@ class Study:
       "rmia_auc_low": attack.auc.low,
       "rmia_auc_high": attack.auc.high,
       "rmia_advantage": attack.advantage.value,
+      "taylor_clipped": float(np.mean(signals.taylor_clipped(logits, labels))),
       "rmia_tpr": attack.tpr_at_fpr.value,
       "rmia_tpr_low": attack.tpr_at_fpr.low,
       "rmia_tpr_high": attack.tpr_at_fpr.high,
