@@ -15,6 +15,7 @@ from sklearn import datasets
 
 from experiments.bench import eager, timing
 from junlearn import attack, batch, descent, loop, nn, objective
+from junlearn.across import fastest
 from junlearn.loss import cross_entropy
 from junlearn.model import from_linen
 from junlearn.transform import Request, Transform, stage_key
@@ -149,6 +150,7 @@ def population(
         _objective(), _sgd(), num_steps=steps, batch_size=64
       ),
       axes,
+      backend=fastest(members),
     )
     ours = {
       f"loop.{name}": functools.partial(
