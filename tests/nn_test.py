@@ -183,10 +183,10 @@ def test_cnn_structure():
   variables = shapes(CNN(10), 8, 8, 1)
   assert set(variables) == {"params"}
   assert variables["params"] == {
-    "Conv_0": {"kernel": (3, 3, 1, 32), "bias": (32,)},
-    "Conv_1": {"kernel": (3, 3, 32, 64), "bias": (64,)},
-    "Dense_0": {"kernel": (2 * 2 * 64, 128), "bias": (128,)},
-    "Dense_1": {"kernel": (128, 10), "bias": (10,)},
+    "Conv_0": {"kernel": (3, 3, 1, 16), "bias": (16,)},
+    "Conv_1": {"kernel": (3, 3, 16, 32), "bias": (32,)},
+    "Dense_0": {"kernel": (2 * 2 * 32, 64), "bias": (64,)},
+    "Dense_1": {"kernel": (64, 10), "bias": (10,)},
   }
 
 
