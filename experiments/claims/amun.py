@@ -27,7 +27,7 @@ from junlearn.loss import cross_entropy
 from junlearn.methods import amun
 from junlearn.transform import Request, Result, Transform, chain
 
-_RATES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
+_RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1)
 _TUNING_SEEDS = (1000, 1001)
 _ABLATION_EPOCHS = 10
 _ABLATION_RATE = 0.01  # the released code's default
