@@ -36,6 +36,7 @@ from junlearn.transform import Request, Transform, stage_key
 
 MODELS = {"cnn": nn.CNN, "mlp": nn.MLP, "resnet18": nn.ResNet18}
 AVERAGED = ("forget_accuracy", "retain_accuracy", "test_accuracy", "rmia_auc")
+_FEATURES = ("confidence", "modified_entropy")  # of the simple attacks
 _TRACKED = 500  # examples of each kind on which a curve is measured
 
 
@@ -303,8 +304,8 @@ class Study:
     attack = membership.roc(
       scores[parts["forget"]], scores[parts["test"]], seed=seed
     )
-    svc = membership.svc_attack(**outputs, seed=seed)
-    threshold = membership.threshold_attack(**outputs)
+    svc = membership.svc_attack(**outputs, seed=seed, features=_FEATURES)
+    threshold = membership.threshold_attack(**outputs, features=_FEATURES)
     arrays = {
       "confidence": signals.confidence(*outputs["forget"]),
       "entropy": signals.entropy(*outputs["forget"]),
@@ -323,10 +324,8 @@ class Study:
       "rmia_tpr": attack.tpr_at_fpr.value,
       "rmia_tpr_low": attack.tpr_at_fpr.low,
       "rmia_tpr_high": attack.tpr_at_fpr.high,
-      "svc_confidence": svc["confidence"],
-      "svc_modified_entropy": svc["modified_entropy"],
-      "threshold_confidence": threshold["confidence"],
-      "threshold_modified_entropy": threshold["modified_entropy"],
+      **{f"svc_{feature}": svc[feature] for feature in _FEATURES},
+      **{f"threshold_{feature}": threshold[feature] for feature in _FEATURES},
       "forget_confidence": float(np.mean(arrays["confidence"])),
       "confidence_ks_test": utility.ks_distance(
         arrays["confidence"], arrays["test_confidence"]
