@@ -50,8 +50,6 @@ def start(main: Callable[[Sequence[str]], None]) -> None:
     if not flags.FLAGS.debug:
       logging.set_verbosity(logging.FATAL)  # orbax logs what it also raises
     signal.signal(signal.SIGINT, _interrupt)
-    # A device a core: the members of a population train side by side.
-    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     _cache_compiled(flags.FLAGS.cache_dir)
     try:
       main(arguments[1:])

@@ -76,14 +76,14 @@ METHODS: Mapping[str, Method] = {
   "ascent": Method(_without_classes(ascent.transform), 0.001),
   "grad_difference": Method(
     _without_classes(grad_difference.transform),
-    0.03,
+    0.1,
     share=0.5,
     needs_retain=True,
   ),
-  "random_label": Method(random_label.transform, 0.001),
-  "amun": Method(_without_classes(amun.transform), 0.01),
+  "random_label": Method(random_label.transform, 0.003),
+  "amun": Method(_without_classes(amun.transform), 0.1),
   "amun_deletion": Method(
-    _without_classes(functools.partial(amun.transform, use_forget=False)), 0.01
+    _without_classes(functools.partial(amun.transform, use_forget=False)), 0.03
   ),
 }
 

@@ -14,14 +14,14 @@ Backend = Literal["vmap", "map", "pmap"]
 def fastest(members: int) -> Backend:
   """The backend that suits the devices at hand.
 
-  Several local devices that divide the members share them. On one device,
-  accelerators gain from batching ("vmap"); a CPU does not, because one member
-  already keeps it busy and a batch no longer fits its caches ("map").
+  A CPU gains nothing from batching, because one member already keeps it busy
+  and a batch no longer fits its caches; and the devices that it can be divided
+  into share its threads. Accelerators gain from both.
   """
+  if jax.default_backend() == "cpu":
+    return "map"
   devices = jax.local_device_count()
-  if devices > 1 and members % devices == 0:
-    return "pmap"
-  return "map" if jax.default_backend() == "cpu" else "vmap"
+  return "pmap" if devices > 1 and members % devices == 0 else "vmap"
 
 
 def across(

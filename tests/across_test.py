@@ -95,5 +95,11 @@ def test_unknown_backends_are_refused():
     across(jnp.square, backend="shard")
 
 
-def test_fastest_uses_all_devices_where_they_divide_the_members():
-  assert [fastest(members) for members in (4, 16, 6)] == ["pmap", "pmap", "map"]
+def test_fastest_never_divides_a_cpu_and_divides_accelerators(monkeypatch):
+  assert fastest(4) == "map"
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  assert [fastest(members) for members in (4, 16, 6)] == [
+    "pmap",
+    "pmap",
+    "vmap",
+  ]

@@ -73,11 +73,7 @@ def main(arguments: Sequence[str]) -> None:
       "error: PyTorch is missing; install the `bench` extra, e.g. "
       "`pip install 'junlearn[bench]'`."
     )
-  # All are slow to import, and --help needs none.
-  import jax
-
-  # As the experiments do: a device a core for the members of a population.
-  jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+  # Both are slow to import, and --help needs neither.
   from experiments.bench import cases, timing
 
   before = os.getloadavg()

@@ -78,7 +78,7 @@ def test_members_are_single_runs_over_their_rows(trained):
 
 @pytest.mark.parametrize(
   "kwargs",
-  [{"backend": "vmap"}, {"backend": "map"}, {"loop": loop.host(every=7)}],
+  [{"backend": "vmap"}, {"backend": "pmap"}, {"loop": loop.host(every=7)}],
 )
 def test_devices_and_loops_do_not_matter(trained, kwargs):
   other = train(**kwargs)

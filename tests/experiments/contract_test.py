@@ -136,18 +136,6 @@ def test_interrupt_is_one_line_and_the_run_continues(
     ),
     pytest.param(
       (
-        "--model=resnet18",
-        "--num_train=64",
-        "--num_test=64",
-        "--epochs=1",
-        "--method=grad_difference",
-      ),
-      ["grad_difference"],
-      id="resnet18",
-      marks=pytest.mark.slow,
-    ),
-    pytest.param(
-      (
         "--num_train=2",
         "--num_test=2",
         "--forget_fraction=0.5",
