@@ -70,7 +70,11 @@ def adversarial(
   repeats: int, *, count: int = 1000
 ) -> Iterator[timing.Comparison]:
   """Nearest adversarial examples of a trained net."""
-  shape = (28, 28, 1)
+  for shape in _SHAPES[:2]:
+    yield from _adversarial(shape, count, repeats)
+
+
+def _adversarial(shape, count, repeats):
   examples = _digits(shape)
   transform = descent.descend(
     _objective(), _sgd(), num_steps=400, batch_size=64, loop=loop.host()
