@@ -54,16 +54,6 @@ def stack(trees: Sequence[PyTree]) -> PyTree:
   return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-def where(condition: Any, on_true: PyTree, on_false: PyTree) -> PyTree:
-  """Leaves of `on_true` where the scalar or `[n]` condition holds."""
-
-  def choose(a, b):
-    axes = tuple(range(jnp.ndim(condition), a.ndim))
-    return jnp.where(jnp.expand_dims(condition, axes), a, b)
-
-  return jax.tree.map(choose, on_true, on_false)
-
-
 def all_finite(tree: PyTree) -> jax.Array:
   """Scalar bool: no NaN and no infinity in any floating leaf."""
   leaves = [
