@@ -101,8 +101,10 @@ NOT_PROVEN = (
   "distributed like retrained models.",
   "AMUN as published goes on training on the forgotten records with their true "
   "labels; where the request is a legal deletion, use amun_deletion.",
-  "Learning rates were chosen on other seeds by the average gap to retraining, "
-  "an oracle that a deployment without retraining does not have.",
+  "The default learning rates were chosen on digits, on other seeds, and those "
+  "of the presets likewise on their data, by the average gap to retraining: an "
+  "oracle that a deployment without retraining does not have. Other settings "
+  "may need other rates.",
 )
 
 

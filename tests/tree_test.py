@@ -42,16 +42,6 @@ def test_take_concatenate_and_stack_work_leaf_by_leaf():
   np.testing.assert_array_equal(stacked["a"][1][1], TREE["a"][1])
 
 
-@pytest.mark.parametrize("condition", [True, False, [True, False, True]])
-def test_where_broadcasts_over_the_trailing_axes(condition):
-  ones = {"m": jnp.ones((3, 2)), "v": jnp.ones(3)}
-  zeros = jax.tree.map(jnp.zeros_like, ones)
-  chosen = tree.where(jnp.array(condition), ones, zeros)
-  rows = np.broadcast_to(condition, 3).astype(float)
-  np.testing.assert_array_equal(chosen["v"], rows)
-  np.testing.assert_array_equal(chosen["m"], np.stack([rows, rows], axis=1))
-
-
 @pytest.mark.parametrize(
   ("values", "expected"),
   [
