@@ -33,12 +33,17 @@ def idx_bytes(array):
   return header + array.tobytes()
 
 
+def compressed(content):
+  # Without a time stamp, so that every pytest worker collects equal test names.
+  return gzip.compress(content, mtime=0)
+
+
 def write_mnist(folder, train, test):
   folder.mkdir(exist_ok=True)
   for prefix, (image, label) in {"train": train, "t10k": test}.items():
     for kind, array in (("images-idx3", image), ("labels-idx1", label)):
       path = folder / f"{prefix}-{kind}-ubyte.gz"
-      path.write_bytes(gzip.compress(idx_bytes(array)))
+      path.write_bytes(compressed(idx_bytes(array)))
 
 
 def write_cifar(folder, files):
@@ -172,12 +177,12 @@ def test_real_cifar10(tmp_path, real_dir):
   "content, message",
   [
     (b"not gzip", "not a whole gzip file"),
-    (gzip.compress(idx_bytes(np.zeros(900, np.uint8)))[:-9], "not a whole"),
-    (gzip.compress(b"\0\0\x0d\1\0\0\0\1\0\0\0\0"), "begins with .*00 00 08 01"),
-    (gzip.compress(idx_bytes(np.zeros((2, 2), np.uint8))), "with 1 axes"),
-    (gzip.compress(b"\0\0\x08\1\0"), "within its header of 8 bytes"),
-    (gzip.compress(b"\0\0\x08\1\0\0\0\3ab"), "holds 2 elements.*announces 3"),
-    (gzip.compress(b"\0\0\x08\1\0\0\0\1ab"), "holds 2 elements.*announces 1"),
+    (compressed(idx_bytes(np.zeros(900, np.uint8)))[:-9], "not a whole"),
+    (compressed(b"\0\0\x0d\1\0\0\0\1\0\0\0\0"), "begins with .*00 00 08 01"),
+    (compressed(idx_bytes(np.zeros((2, 2), np.uint8))), "with 1 axes"),
+    (compressed(b"\0\0\x08\1\0"), "within its header of 8 bytes"),
+    (compressed(b"\0\0\x08\1\0\0\0\3ab"), "holds 2 elements.*announces 3"),
+    (compressed(b"\0\0\x08\1\0\0\0\1ab"), "holds 2 elements.*announces 1"),
   ],
 )
 def test_damaged_idx(tmp_path, content, message):
