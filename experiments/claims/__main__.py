@@ -15,32 +15,21 @@ from absl import flags
 from experiments import harness
 from experiments.claims import amun
 from experiments.claims.claim import Claim
-from experiments.image_study import Recipe
 from experiments.workdir import Workdir
 
-_SYSTEMS = {"amun": amun.run}
+# Each module has `run(workdir, seeds)` and its own flags.
+_SYSTEMS = {"amun": amun}
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/claims", "Folder of the run; continued if begun."
 )
-_DATASETS = flags.DEFINE_list(
-  "datasets", ["fashion_mnist", "cifar10"], "Image sets of the image claims."
-)
 _SEEDS = flags.DEFINE_integer(
   "seeds", 5, "Seeds behind each number.", lower_bound=2
 )
-_NUM_TRAIN = flags.DEFINE_integer(
-  "num_train", 5000, "Training images.", lower_bound=100
-)
-_NUM_TEST = flags.DEFINE_integer(
-  "num_test", 1500, "Test images.", lower_bound=50
-)
-_EPOCHS = flags.DEFINE_integer(
-  "epochs", 30, "Epochs of training from scratch.", lower_bound=1
-)
-_UNLEARN_EPOCHS = flags.DEFINE_integer(
-  "unlearn_epochs", 10, "Budget of each method, in epochs.", lower_bound=1
-)
+
+flags.adopt_module_key_flags(harness)
+for _system in _SYSTEMS.values():
+  flags.adopt_module_key_flags(_system)
 
 
 def main(systems: Sequence[str]) -> None:
@@ -48,19 +37,10 @@ def main(systems: Sequence[str]) -> None:
   systems = list(systems or _SYSTEMS)
   harness.choose("SYSTEM", systems, _SYSTEMS)
   workdir = Workdir(_WORKDIR.value, {**harness.own_flags(), "systems": systems})
-  settings = amun.Settings(
-    datasets=tuple(_DATASETS.value),
-    seeds=_SEEDS.value,
-    num_train=_NUM_TRAIN.value,
-    num_test=_NUM_TEST.value,
-    recipe=Recipe(epochs=_EPOCHS.value, unlearn_epochs=_UNLEARN_EPOCHS.value),
-    data_dir=flags.FLAGS.data_dir,
-    manual_dir=flags.FLAGS.manual_dir,
-  )
   claims: list[Claim] = []
   tables: list[str] = []
   for system in systems:
-    for found, table in _SYSTEMS[system](workdir, settings):
+    for found, table in _SYSTEMS[system].run(workdir, _SEEDS.value):
       claims += found
       tables += table
       for claim in found:
@@ -92,9 +72,6 @@ def _page(config, claims: Sequence[Claim], tables: Sequence[str]) -> list[str]:
     "| Claim | Data | Quantity | Demanded | Measured | |",
     "|---|---|---|---|---|---|",
     *rows,
-    "",
-    "Below: mean ± standard deviation over seeds, in percent; learning rates "
-    "chosen on other seeds by the average gap.",
     "",
     *tables,
   ]
