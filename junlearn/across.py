@@ -4,11 +4,14 @@ Written once for a single member; the backend says how the members are run.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 
 Backend = Literal["vmap", "map", "pmap"]
+
+# The names of the axes that members talk over, for `jax.lax` collectives.
+AXES = ("devices", "members")
 
 
 def fastest(members: int) -> Backend:
@@ -29,8 +32,16 @@ def across(
   *,
   in_axes: Any = 0,
   backend: Backend = "vmap",
+  collective: bool = False,
 ) -> Callable[..., Any]:
   """Maps a function over members; all backends give the same values.
+
+  With `collective=True` the members run side by side and may talk: inside the
+  function, `jax.lax.psum(x, AXES)` is the sum over all members,
+  `jax.lax.axis_index(AXES)` the member's number, and a `while_loop` whose
+  predicate is such a sum stops for all members at once. The axis "members" runs
+  within the block of a device, "devices" over the devices of all processes;
+  gather and permute along one of them at a time (see `gather`).
 
   Args:
     function: of one member, with positional arguments.
@@ -38,23 +49,54 @@ def across(
     backend: "vmap" batches the members; "map" runs one after the other, in
       one program; "pmap" puts a block of `members / devices` members on each
       local device, and runs the block by "map" on CPU and by "vmap" elsewhere.
+      In a job of several processes each passes the members of its own devices.
+    collective: whether the function uses collectives over `AXES`. Blocks are
+      then batched on every device; without it the axes have no names, and
+      nothing is paid for them.
 
   Returns:
     A function whose results have the members on axis 0.
 
   Raises:
-    ValueError: if the backend is unknown; when applied, if the devices do not
-      divide the members.
+    ValueError: if the backend is unknown, or is "map" with `collective`; when
+      applied, if the devices do not divide the members.
   """
-  if backend == "vmap":
-    return jax.vmap(function, in_axes)
-  if backend == "map":
-    return _one_by_one(function, in_axes)
+  if backend not in get_args(Backend):
+    raise ValueError(
+      f"across: backend is {backend!r}; it must be 'vmap', 'map' or 'pmap'."
+    )
+  if backend == "map" and collective:
+    raise ValueError(
+      "across: backend is 'map', which runs one member at a time; with "
+      "collective it must be 'vmap' or 'pmap'."
+    )
+  if collective:
+    block = jax.vmap(function, in_axes, axis_name=AXES[1])
+  elif backend == "map" or (
+    backend == "pmap" and jax.default_backend() == "cpu"
+  ):
+    block = _one_by_one(function, in_axes)
+  else:
+    block = jax.vmap(function, in_axes)
   if backend == "pmap":
-    return _over_devices(function, in_axes)
-  raise ValueError(
-    f"across: backend is {backend!r}; it must be 'vmap', 'map' or 'pmap'."
-  )
+    return _in_blocks(block, in_axes, jax.pmap, jax.local_device_count)
+  if collective:
+    return _in_blocks(block, in_axes, jax.vmap, lambda: 1)
+  return block
+
+
+def gather(x: Any) -> Any:
+  """All members' values, in order: every leaf `[...]` becomes `[members, ...]`.
+
+  For the body of a function mapped with `collective=True`.
+  """
+  devices, members = AXES
+
+  def leaf(x):
+    rows = jax.lax.all_gather(jax.lax.all_gather(x, members), devices)
+    return rows.reshape(-1, *x.shape)
+
+  return jax.tree.map(leaf, x)
 
 
 def _one_by_one(function, in_axes):
@@ -74,26 +116,27 @@ def _one_by_one(function, in_axes):
   return mapped
 
 
-def _over_devices(function, in_axes):
-  on_cpu = jax.default_backend() == "cpu"
-  block = across(function, in_axes=in_axes, backend="map" if on_cpu else "vmap")
+def _in_blocks(block, in_axes, outer, devices):
+  """Maps blocks of members by `outer`; `devices` is asked when applied."""
 
   def mapped(*arguments):
-    devices = jax.local_device_count()
+    count = devices()
     is_mapped = _is_mapped(in_axes, arguments)
 
     def split(here, leaf):
       if not here:
         return leaf
-      if leaf.shape[0] % devices:
+      if leaf.shape[0] % count:
         raise ValueError(
           f"across: {leaf.shape[0]} members do not divide evenly over "
-          f"{devices} devices; their number must be a multiple."
+          f"{count} devices; their number must be a multiple."
         )
-      return leaf.reshape(devices, -1, *leaf.shape[1:])
+      return leaf.reshape(count, -1, *leaf.shape[1:])
 
-    results = jax.pmap(
-      block, in_axes=jax.tree.map(lambda here: 0 if here else None, is_mapped)
+    results = outer(
+      block,
+      in_axes=jax.tree.map(lambda here: 0 if here else None, is_mapped),
+      axis_name=AXES[0],
     )(*jax.tree.map(split, is_mapped, arguments))
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), results)
 

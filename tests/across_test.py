@@ -1,11 +1,16 @@
 """One function over members: all backends and a Python loop agree."""
 
+import pathlib
+import socket
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from junlearn.across import across, fastest
+from junlearn.across import AXES, across, fastest, gather
 
 KEYS = jax.random.split(jax.random.key(0), 8)
 MATRICES = jnp.arange(32.0).reshape(8, 2, 2) / 32
@@ -103,3 +108,103 @@ def test_fastest_never_divides_a_cpu_and_divides_accelerators(monkeypatch):
     "pmap",
     "vmap",
   ]
+
+
+def talking(x, scale):
+  """Every kind of talk that a body of one member may need."""
+
+  def energy(x):
+    return jax.lax.psum(scale * jnp.sum(x**2), AXES)
+
+  number = jax.lax.axis_index(AXES)
+  rounds, small = jax.lax.while_loop(
+    lambda carry: energy(carry[1]) > 1,
+    lambda carry: (carry[0] + 1, carry[1] / 2),
+    (jnp.int32(0), x),
+  )
+  return {
+    "number": number,
+    "sum": jax.lax.psum(x, AXES),
+    "all": gather({"x": x})["x"],
+    "gradient": jax.grad(energy)(x),
+    "tangent": jax.jvp(energy, (x,), (jnp.ones_like(x),))[1],
+    "rounds": rounds,
+    "small": small,
+  }
+
+
+@pytest.mark.parametrize("jit", [lambda f: f, jax.jit])
+@pytest.mark.parametrize("backend", ["vmap", "pmap"])
+@pytest.mark.parametrize("count", [4, 8])
+def test_members_talk(count, backend, jit):
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(count, 3)).astype(np.float32)
+  mapped = across(talking, in_axes=(0, None), backend=backend, collective=True)
+  result = jax.device_get(jit(mapped)(x, jnp.float32(2)))
+  np.testing.assert_array_equal(result["number"], np.arange(count))
+  np.testing.assert_array_equal(
+    result["all"], np.broadcast_to(x, (count, *x.shape))
+  )
+  rounds = 0
+  while 2 * np.sum((x / 2**rounds) ** 2) > 1:
+    rounds += 1
+  np.testing.assert_array_equal(result["rounds"], rounds)
+  np.testing.assert_allclose(result["small"], x / 2**rounds, rtol=1e-6)
+  for name, expected in {
+    "sum": np.broadcast_to(x.sum(0), x.shape),
+    # The reverse mode sums what all members' energies say of one member's x.
+    "gradient": 4 * x * count,
+    "tangent": np.full(count, 4 * x.sum()),
+  }.items():
+    np.testing.assert_allclose(result[name], expected, rtol=1e-4, err_msg=name)
+
+
+def test_without_collectives_the_axes_have_no_names():
+  with pytest.raises(NameError, match="devices"):
+    across(lambda x: jax.lax.psum(x, AXES))(jnp.ones(4))
+
+
+def test_members_that_run_one_by_one_cannot_talk():
+  with pytest.raises(ValueError, match="backend is 'map'"):
+    across(jnp.square, backend="map", collective=True)
+
+
+_PROCESS = """
+import sys
+import jax
+import jax.numpy as jnp
+jax.config.update("jax_num_cpu_devices", 2)
+rank = int(sys.argv[2])
+jax.distributed.initialize(f"127.0.0.1:{sys.argv[1]}", 2, rank)
+from junlearn.across import AXES, across, gather
+def body(x):
+  number = jax.lax.axis_index(AXES)
+  return jax.lax.psum(x, AXES), gather(x), number
+own = jnp.arange(4.0) + 4 * rank
+total, rows, number = across(body, backend="pmap", collective=True)(own)
+assert total.tolist() == [28.0] * 4, total
+assert rows.tolist() == [list(range(8))] * 4, rows
+assert number.tolist() == [4 * rank + i for i in range(4)], number
+"""
+
+
+def test_members_of_two_processes_talk():
+  with socket.socket() as listener:
+    listener.bind(("127.0.0.1", 0))
+    port = str(listener.getsockname()[1])
+  processes = [
+    subprocess.Popen(
+      [sys.executable, "-c", _PROCESS, port, rank],
+      cwd=pathlib.Path(__file__).parents[1],
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for rank in "01"
+  ]
+  try:
+    for process in processes:
+      error = process.communicate(timeout=300)[1]
+      assert process.returncode == 0, error
+  finally:
+    for process in processes:
+      process.kill()

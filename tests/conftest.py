@@ -1,8 +1,19 @@
 """Strict settings for all tests; they must hold before JAX starts."""
 
+import os
+
 import jax
 import pytest
 
+# Devices of a busy machine reach a collective at very different times, and XLA
+# aborts when they are further apart than this (40 s by default).
+os.environ["XLA_FLAGS"] = " ".join(
+  (
+    os.environ.get("XLA_FLAGS", ""),
+    "--xla_cpu_collective_call_terminate_timeout_seconds=600",
+    "--xla_cpu_collective_timeout_seconds=600",
+  )
+)
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
