@@ -59,7 +59,8 @@ def across(
 
   Raises:
     ValueError: if the backend is unknown, or is "map" with `collective`; when
-      applied, if the devices do not divide the members.
+      applied, if the devices do not divide the members, or if members of
+      several processes shall talk within a `jit`.
   """
   if backend not in get_args(Backend):
     raise ValueError(
@@ -79,7 +80,8 @@ def across(
   else:
     block = jax.vmap(function, in_axes)
   if backend == "pmap":
-    return _in_blocks(block, in_axes, jax.pmap, jax.local_device_count)
+    outer = _pmap_over_processes if collective else jax.pmap
+    return _in_blocks(block, in_axes, outer, jax.local_device_count)
   if collective:
     return _in_blocks(block, in_axes, jax.vmap, lambda: 1)
   return block
@@ -141,6 +143,23 @@ def _in_blocks(block, in_axes, outer, devices):
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), results)
 
   return mapped
+
+
+def _pmap_over_processes(block, **options):
+  mapped = jax.pmap(block, **options)
+
+  def checked(*arguments):
+    if jax.process_count() > 1 and any(
+      isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments)
+    ):
+      # There pmap's axis ends at this process, and sums are silently partial.
+      raise ValueError(
+        "across: members of several processes cannot talk within jit; the "
+        "mapped function must be called outside it (pmap compiles by itself)."
+      )
+    return mapped(*arguments)
+
+  return checked
 
 
 def _is_mapped(in_axes, arguments):

@@ -185,6 +185,12 @@ total, rows, number = across(body, backend="pmap", collective=True)(own)
 assert total.tolist() == [28.0] * 4, total
 assert rows.tolist() == [list(range(8))] * 4, rows
 assert number.tolist() == [4 * rank + i for i in range(4)], number
+try:
+  jax.jit(across(body, backend="pmap", collective=True))(own)
+except ValueError as error:
+  assert "cannot talk within jit" in str(error)
+else:
+  raise AssertionError("sums over one process alone passed for sums over all")
 """
 
 
