@@ -32,6 +32,7 @@ LAYERS = {
   "descent": (2, 2),
   "relabel": (2, 2),
   "attack": (2, 2),
+  "certify": (2, 2),
   "curvature": (2, 2),
   "nn": (3, -1),
   "data": (3, 1),

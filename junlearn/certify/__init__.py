@@ -1,0 +1,7 @@
+"""Certified unlearning: bounds, calibrated noise, accounts and records."""
+
+from junlearn.certify import bounds as bounds
+from junlearn.certify import calibrate as calibrate
+from junlearn.certify import constants as constants
+from junlearn.certify import noise as noise
+from junlearn.certify.certified import certified as certified
