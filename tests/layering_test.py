@@ -34,6 +34,7 @@ LAYERS = {
   "attack": (2, 2),
   "certify": (2, 2),
   "curvature": (2, 2),
+  "clients": (3, 2),
   "nn": (3, -1),
   "data": (3, 1),
   "methods": (4, 2),

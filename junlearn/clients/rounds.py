@@ -1,0 +1,317 @@
+"""Rounds of training, as bodies of one client, run by `across`.
+
+    Round: (params, data, key=None) -> params
+
+of one client, for `across(..., collective=True)`. As in `Model.apply`, rounds
+that draw something need a key, the same for all clients. The params are learned
+as a whole: batch statistics have no place in a `risk`.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from junlearn import objective
+from junlearn.across import AXES, gather
+from junlearn.clients.gossip import Mix, average
+from junlearn.loss import Loss
+from junlearn.transform import Request, Transform
+
+Round = Callable[..., Any]
+Risk = Callable[[Any, Any], jax.Array]
+Weighting = Literal["uniform", "sample"]
+
+
+def scale(weighting: Weighting) -> Callable[[Any], jax.Array | float]:
+  """What a client's mean loss is multiplied by, `examples -> s_i`.
+
+  s_i = 1 ("uniform": clients count alike) or s_i = N n_i / n ("sample":
+  examples count alike), N being the number of clients that have examples, n_i
+  those of client i and n those of all. Both have the minimiser of
+  (1/N) sum_i F_i in common where the n_i are equal; after examples of one
+  client were deleted they are not.
+
+  Returns:
+    For the body of `across`; "sample" talks to the other clients.
+
+  Raises:
+    ValueError: if there is no such weighting.
+  """
+  _check_weighting(weighting)
+
+  def sample(examples):
+    own = count(examples).astype(float)
+    active = jax.lax.psum((own > 0).astype(own.dtype), AXES)
+    return active * own / jax.lax.psum(own, AXES)
+
+  return sample if weighting == "sample" else lambda examples: 1.0
+
+
+def risk(
+  loss: Loss, *, l2: float = 0.0, weighting: Weighting = "uniform"
+) -> Risk:
+  """The risk of one client, in evaluation mode.
+
+      F_i(x) = s_i mean_{z in S_i} l(x, z) + (l2 / 2) |x|^2
+
+  Args:
+    loss: per-example loss.
+    l2: at least 0; on every leaf, and on clients without examples too.
+    weighting: gives s_i, see `scale`; an example counts by its `weight`.
+
+  Returns:
+    `(params, examples) -> scalar`, for the body of `across`.
+
+  Raises:
+    ValueError: if `l2` or `weighting` is out of range.
+  """
+  return objective.risk(loss, l2=l2, scale=scale(weighting))
+
+
+def gradient_descent(risk: Risk, mix: Mix, *, step_size: float) -> Round:
+  """Decentralised gradient descent on full batches (DGD, DSGD).
+
+      x_i <- sum_j W_ij x_j - gamma grad F_i(x_i)
+
+  Args:
+    risk: F_i.
+    mix: W, by `gossip`.
+    step_size: gamma, above 0.
+
+  Guarantees:
+    A round is a step of gradient descent, of length gamma, on
+
+        Psi(X) = sum_i F_i(x_i) + <X, (I - W) X> / (2 gamma),
+
+    whose minimiser is the fixed point; with F_i beta-smooth it is reached for
+    gamma <= (1 + l_N(W)) / beta. It is not the minimiser of sum_i F_i, but
+    within O(gamma) of it.
+
+  Raises:
+    ValueError: if `step_size` is not above 0.
+  """
+  _check_step_size(step_size)
+
+  def round(params, examples, key=None):
+    del key
+    return _move(mix(params), jax.grad(risk)(params, examples), step_size)
+
+  return round
+
+
+def adapt_then_combine(
+  risk: Risk, mix: Mix, *, step_size: float, num_steps: int
+) -> Round:
+  """Local steps of gradient descent on full batches, then gossip.
+
+      X <- W GD_gamma^tau(X)
+
+  Args:
+    risk: F_i.
+    mix: W, by `gossip`.
+    step_size: gamma, above 0.
+    num_steps: tau, at least 1.
+
+  Guarantees:
+    With F_i l2-strongly convex and beta-smooth and gamma <= 1 / beta, a round
+    is a contraction by (1 - gamma l2)^tau.
+
+  Raises:
+    ValueError: if an argument is out of range.
+  """
+  _check_step_size(step_size)
+  _check_count("num_steps", num_steps, least=1)
+
+  def round(params, examples, key=None):
+    del key
+
+    def step(_, params):
+      return _move(params, jax.grad(risk)(params, examples), step_size)
+
+    return mix(_times(num_steps, step, params))
+
+  return round
+
+
+def federated_averaging(
+  local: Transform,
+  *,
+  fraction: float = 1.0,
+  weighting: Weighting = "sample",
+) -> Round:
+  """A server averages what some clients make of its params (FedAvg).
+
+      x <- sum_{i in C} p_i local_i(x),    p_i ~ n_i or equal
+
+  Each round draws `round(fraction * N)` clients (one at least) of the N that
+  have examples to retain. The local transform starts afresh, optimiser state
+  included, with key `fold_in(key, i)` for client i; all clients run it, and
+  what those outside C make of it is not read.
+
+  Source: B. McMahan et al., "Communication-Efficient Learning of Deep Networks
+  from Decentralized Data", AISTATS 2017, algorithm 1.
+
+  Args:
+    local: what a client does; the round's `data` is its `Request`.
+    fraction: of clients a round, in (0, 1].
+    weighting: "sample" weighs a client by the examples in its `retain`.
+
+  Raises:
+    ValueError: if an argument is out of range; when applied, without a key.
+  """
+  if not 0 < fraction <= 1:
+    raise ValueError(f"fraction is {fraction}; it must be in (0, 1].")
+  _check_weighting(weighting)
+
+  def round(params, request: Request, key=None):
+    if key is None:
+      raise ValueError("federated_averaging: key is None; it draws clients.")
+    clients_key, local_key = jax.random.split(key)
+    number = jax.lax.axis_index(AXES)
+    params = local(
+      jax.random.fold_in(local_key, number), params, request
+    ).params
+    own = count(request.retain)
+    weight = own if weighting == "sample" else (own > 0).astype(own.dtype)
+    drawn = _draw(clients_key, own > 0, fraction)[number]
+    return average(params, jnp.where(drawn, weight, 0))
+
+  return round
+
+
+def iterate(round: Round, *, num_rounds: int) -> Round:
+  """`num_rounds` rounds, in one compiled loop; round k has `fold_in(key, k)`.
+
+  Raises:
+    ValueError: if `num_rounds` is below 0.
+  """
+  _check_count("num_rounds", num_rounds, least=0)
+
+  def rounds(params, data, key=None):
+    return _times(
+      num_rounds,
+      lambda k, params: round(params, data, round_key(key, k)),
+      params,
+    )
+
+  return rounds
+
+
+class FixedPointInfo(NamedTuple):
+  """How a fixed point was reached; the same for all clients.
+
+  Attributes:
+    rounds: of training taken.
+    residual: |X - T(X)| over all clients, of the params returned; above the
+      tolerance, or NaN, where it was not reached.
+  """
+
+  rounds: jax.Array
+  residual: jax.Array
+
+
+def to_fixed_point(
+  round: Round, *, tolerance: float, max_rounds: int
+) -> Callable[[Any, Any], tuple[Any, FixedPointInfo]]:
+  """Rounds until all clients together move no further than the tolerance.
+
+      |X - T(X)|_F <= tolerance
+
+  Args:
+    round: T, one that draws nothing.
+    tolerance: above 0; below about 1e-5 only in double precision.
+    max_rounds: at least 1; gives up after as many.
+
+  Returns:
+    `(params, data) -> (params, FixedPointInfo)`, for the body of `across`. The
+    residual is measured at the params returned, for which one more round is
+    computed than taken.
+
+  Guarantees:
+    If T is a contraction by kappa, the params are within
+    residual / (1 - kappa) of the fixed point.
+
+  Raises:
+    ValueError: if an argument is out of range.
+  """
+  if not tolerance > 0:
+    raise ValueError(f"tolerance is {tolerance}; it must be above 0.")
+  _check_count("max_rounds", max_rounds, least=1)
+
+  def run(params, data):
+    def measured(params):
+      following = round(params, data)
+      difference = optax.tree.sub(params, following)
+      own = optax.tree.norm(difference, squared=True)
+      return following, jnp.sqrt(jax.lax.psum(own, AXES))
+
+    def going_on(carry):
+      _, _, info = carry
+      return (info.residual > tolerance) & (info.rounds < max_rounds)
+
+    def step(carry):
+      _, following, info = carry
+      further, residual = measured(following)
+      return following, further, FixedPointInfo(info.rounds + 1, residual)
+
+    following, residual = measured(params)
+    start = params, following, FixedPointInfo(jnp.int32(0), residual)
+    params, _, info = jax.lax.while_loop(going_on, step, start)
+    return params, info
+
+  return run
+
+
+def count(examples: Any) -> jax.Array:
+  """Examples of one client, by `weight` where they have one; float32."""
+  if "weight" in examples:
+    return jnp.sum(examples["weight"].astype(jnp.float32))
+  return jnp.float32(jax.tree.leaves(examples)[0].shape[0])
+
+
+def round_key(key: jax.Array | None, k: Any) -> jax.Array | None:
+  """The key of round `k`; None for rounds that draw nothing."""
+  return None if key is None else jax.random.fold_in(key, k)
+
+
+def _move(params, gradient, step_size):
+  return jax.tree.map(
+    lambda x, g: x - jnp.asarray(step_size, x.dtype) * g, params, gradient
+  )
+
+
+def _times(n, step, carry):
+  """`step(k, carry)` for k = 0 ... n - 1, differentiable in both modes."""
+  return jax.lax.scan(
+    lambda carry, k: (step(k, carry), None), carry, jnp.arange(n)
+  )[0]
+
+
+def _draw(key, present, fraction):
+  """Whether each client takes part, `[clients]`, from one's own `present`."""
+  present = gather(present)
+  noise = jax.random.uniform(key, present.shape)
+  order = jnp.argsort(jnp.where(present, noise, 2.0))  # absent clients last
+  rank = jnp.argsort(order)
+  number = jnp.round(fraction * jnp.sum(present, dtype=jnp.float32))
+  return present & (rank < jnp.maximum(number, 1))
+
+
+def _check_weighting(weighting):
+  if weighting not in ("uniform", "sample"):
+    raise ValueError(
+      f"weighting is {weighting!r}; it must be 'uniform' or 'sample'."
+    )
+
+
+def _check_step_size(step_size):
+  if not step_size > 0:
+    raise ValueError(f"step_size is {step_size}; it must be above 0.")
+
+
+def _check_count(name, value, *, least):
+  if value < least:
+    raise ValueError(f"{name} is {value}; it must be at least {least}.")
