@@ -15,21 +15,38 @@ import optax
 from junlearn.model import Model
 
 Loss = Callable[..., tuple[jax.Array, Any]]
+OutputLoss = Callable[[jax.Array, Any], jax.Array]
 
 
-def cross_entropy(model: Model) -> Loss:
-  """Cross-entropy of integer labels, `l = logsumexp(z) - z_y`, in nats.
+def softmax_cross_entropy(logits: jax.Array, examples: Any) -> jax.Array:
+  """`l = logsumexp(z) - z_y` in nats: convex in the logits.
 
   Args:
-    model: gives logits `[n, classes]` for `examples["input"]`; the labels
-      `examples["label"]` are integers `[n]` in `[0, classes)`.
+    logits: `[n, classes]`.
+    examples: with integer `label` `[n]` in `[0, classes)`.
+  """
+  return optax.softmax_cross_entropy_with_integer_labels(
+    logits, examples["label"]
+  )
+
+
+def of_outputs(
+  model: Model, output_loss: OutputLoss = softmax_cross_entropy
+) -> Loss:
+  """The loss of a model's outputs for `examples["input"]`.
+
+  Args:
+    model: gives outputs `[n, ...]`.
+    output_loss: `(outputs, examples) -> [n]`.
   """
 
   def loss(params, examples, key=None):
-    logits, params = model.apply(params, examples["input"], key)
-    losses = optax.softmax_cross_entropy_with_integer_labels(
-      logits, examples["label"]
-    )
-    return losses, params
+    outputs, params = model.apply(params, examples["input"], key)
+    return output_loss(outputs, examples), params
 
   return loss
+
+
+def cross_entropy(model: Model) -> Loss:
+  """Cross-entropy of integer labels, see `softmax_cross_entropy`."""
+  return of_outputs(model)

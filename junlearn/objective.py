@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from junlearn.loss import Loss
 from junlearn.transform import Request, stage_key
@@ -25,6 +26,39 @@ def mean(losses: jax.Array, examples: Any) -> jax.Array:
     weight = examples["weight"].astype(losses.dtype)
     return jnp.sum(weight * losses) / jnp.maximum(jnp.sum(weight), 1)
   return jnp.mean(losses)
+
+
+def risk(
+  loss: Loss,
+  *,
+  l2: float,
+  scale: Callable[[Any], jax.Array | float] = lambda examples: 1.0,
+) -> Callable[[Any, Any], jax.Array]:
+  """The regularised empirical risk, `(params, examples) -> scalar`.
+
+      F(theta) = s mean_x loss(theta, x) + (l2 / 2) |theta|^2
+
+  in evaluation mode. The penalty is on all leaves, biases included: with a
+  convex loss F is `l2`-strongly convex. Without examples it alone is left.
+
+  Args:
+    loss: per-example loss.
+    l2: strength of the penalty, at least 0.
+    scale: `examples -> s`, at least 0.
+
+  Raises:
+    ValueError: if `l2` is negative.
+  """
+  if not l2 >= 0:
+    raise ValueError(f"l2 is {l2}; it must be at least 0.")
+
+  def value(params, examples):
+    losses, _ = loss(params, examples)
+    penalty = optax.tree.norm(params, squared=True).astype(losses.dtype)
+    factor = jnp.asarray(scale(examples)).astype(losses.dtype)
+    return factor * mean(losses, examples) + l2 / 2 * penalty
+
+  return value
 
 
 def weighted(loss: Loss, **weights: float) -> Objective:

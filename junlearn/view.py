@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from junlearn import tree
+from junlearn.model import Model
 
 
 class View(NamedTuple):
@@ -114,6 +115,24 @@ def where(mask: Any) -> View:
     )
 
   return View(lambda params: (full().split(params)[0], params), merge)
+
+
+def restrict(model: Model, view: View, params: Any) -> tuple[Model, Any]:
+  """The model as a function of its free leaves, and those leaves.
+
+  For curvature and solvers, whose vectors have the structure of what is free.
+  The fixed leaves are constants; refreshed batch statistics are dropped.
+  """
+  free, fixed = view.split(params)
+
+  def apply(free, inputs, key=None):
+    outputs, _ = model.apply(view.merge(free, fixed), inputs, key)
+    return outputs, free
+
+  def init(key, inputs):
+    return view.split(model.init(key, inputs))[0]
+
+  return Model(init, apply), free
 
 
 def _learned(params: Any) -> re.Pattern[str]:

@@ -1,0 +1,348 @@
+"""Certified unlearning in decentralised federated learning.
+
+Clients train without a server, and what one of them was asked to delete has
+mixed into every model. A Newton correction, from curvature that all clients
+measure on their retained data, takes it out again; noise then makes it
+certified (`certify.certified` with `bound`).
+
+Stacked form, one round of training being T(X) = W X - gamma grad F(X): T is
+gradient descent on
+
+    Psi(X) = sum_i F_i(x_i) + <X, (I - W) X> / (2 gamma),
+
+so the correction of all N models at once is a Newton step on Psi without the
+forgotten examples,
+
+    [blockdiag(Hess F_i^-) + (I - W) / gamma] E = -(X - T^-(X)) / gamma,
+
+solved by conjugate gradients: a curvature product at every client and one
+exchange with its neighbours each. With tau > 1 local steps before the exchange
+T is no gradient, and Gauss-Newton steps are taken on |X - T^-(X)|^2 / 2.
+
+Consensus form: one correction of the mean model, broadcast to all,
+
+    x = mean_i x_i,   x <- x - [mean_i Hess F_i^-(x)]^{-1} g.
+
+Source: H. Wu et al., "Certified Unlearning in Decentralized Federated
+Learning", arXiv 2601.06436. The stacked form and the bounds are derived here.
+
+Differences from the paper, of which only the abstract and summaries could be
+read: the stacked form is the default, because its comparator is retraining by
+the same rounds, also where clients' data differ; the consensus replaces every
+client's model, because differences of models would be released without noise.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from junlearn.across import AXES, Backend, across
+from junlearn.certify import bounds
+from junlearn.clients import rounds
+from junlearn.clients.gossip import dense
+from junlearn.clients.training import Training
+from junlearn.curvature import Curvature, Matvec, newton, operator
+from junlearn.loss import OutputLoss, of_outputs, softmax_cross_entropy
+from junlearn.methods.newton import check_positive
+from junlearn.model import Model
+from junlearn.transform import Request, Result, Transform
+
+Form = Literal["stacked", "consensus"]
+
+
+def transform(
+  model: Model,
+  training: Training,
+  *,
+  form: Form = "stacked",
+  max_distance: float = 0.0,
+  num_steps: int = 10,
+  curvature: Curvature = "hessian",
+  damping: float = 0.0,
+  tolerance: float = 1e-3,
+  cg_steps: int = 1000,
+  smoothness: float | None = None,
+  output_loss: OutputLoss = softmax_cross_entropy,
+  backend: Backend = "vmap",
+) -> Transform:
+  """The correction of all clients' models; reads `retain`.
+
+  Params are stacked `[clients, ...]`, examples `[clients, n, ...]` with
+  `weight` (`clients.data`). A client that has left has no examples to retain,
+  and the training's graph is that without it (`topology.remove`). The stacked
+  form gives it the params 0; the consensus goes to every row, so that noise
+  shared by the rows stays hidden.
+
+  Args:
+    model: of one client, in evaluation mode.
+    training: how the clients trained, and would retrain.
+    form: see above. The consensus is the minimiser of the mean risk, which is
+      not where training with a constant step ends.
+    max_distance: stop once `bound` is at most this; 0 takes all steps that
+      lower the residual.
+    num_steps: most Newton steps, at least 1.
+    curvature: what stands for the Hessians of the losses, see
+      `curvature.operator`; with several local steps only "hessian".
+    damping: added to `l2` in the curvature alone, at least 0.
+    tolerance: relative residual of each linear solve.
+    cg_steps: most products, hence exchanges, a solve.
+    smoothness: as in `bound`.
+    output_loss: `(outputs, examples) -> [n]`.
+    backend: how the clients are run, see `across`; not "map".
+
+  Returns:
+    A transform whose info is the `curvature.NewtonInfo`.
+
+  Raises:
+    ValueError: if an argument is out of range.
+  """
+  if max_distance < 0 or damping < 0:
+    raise ValueError(
+      f"max_distance is {max_distance} and damping is {damping}; both must be "
+      "at least 0."
+    )
+  system = _system(
+    model, training, form, curvature, damping, smoothness, output_loss
+  )
+
+  def body(params, retain):
+    params, info = newton(
+      lambda x: system.gradient(x, retain),
+      lambda x: system.matrix(x, retain),
+      system.start(params),
+      num_steps=num_steps,
+      target=max_distance / system.distance,
+      tolerance=tolerance,
+      max_steps=cg_steps,
+      inner=system.inner,
+    )
+    return params, info
+
+  correct = across(body, backend=backend, collective=True)
+
+  def stage(key, params, request):
+    del key
+    params, info = correct(params, request.retain)
+    # The info is the same for all clients.
+    return Result(params, request, jax.tree.map(lambda leaf: leaf[0], info))
+
+  return stage
+
+
+def bound(
+  model: Model,
+  training: Training,
+  *,
+  form: Form = "stacked",
+  smoothness: float | None = None,
+  output_loss: OutputLoss = softmax_cross_entropy,
+  backend: Backend = "vmap",
+) -> Callable[[Any, Request], jax.Array]:
+  """How far the clients' models are from retraining, for `certify.certified`.
+
+      stacked:    |X - X'|_F <= |X - T^-(X)|_F / (gamma l2)        (tau = 1)
+                  |X - X'|_F <= |X - T^-(X)|_F / (1 - kappa)       (tau > 1)
+      consensus:  |x - x'|   <= |mean_i grad F_i^-(x)| / l2
+
+  Args:
+    model: of one client, in evaluation mode.
+    training: how the clients trained, and would retrain.
+    form: "stacked" takes the noise `independent`, "consensus" `shared`.
+    smoothness: beta, at least the largest eigenvalue of any client's Hessian,
+      penalty included (`certify.constants`); several local steps need it.
+    output_loss: `(outputs, examples) -> [n]`.
+    backend: how the clients are run, see `across`; not "map".
+
+  Returns:
+    `(params, request) -> scalar`. For a consensus whose rows differ it is
+    infinite: their differences would be released without noise.
+
+  **Guarantees**: X' is the fixed point of the rounds without the forgotten
+  examples, x' the minimiser of the mean risk; for any params, however they came
+  about. Assumes that `output_loss` is convex in the outputs and these linear
+  in the params (`certify.convexity`), and that the mixing matrix is symmetric
+  and doubly stochastic (`topology.check_mixing`).
+
+  Raises:
+    ValueError: if an argument is out of range.
+  """
+  system = _system(
+    model, training, form, "hessian", 0.0, smoothness, output_loss
+  )
+  measure = across(system.measure, backend=backend, collective=True)
+  return lambda params, request: measure(params, request.retain)[0]
+
+
+class _System(NamedTuple):
+  """The equations that a correction solves, as bodies of one client.
+
+  Attributes:
+    start: params -> x.
+    gradient: (x, retain) -> what is to become 0.
+    matrix: (x, retain) -> Matvec, its derivative.
+    inner: inner product of two x.
+    distance: |gradient| times this is at least the distance to retraining.
+    measure: (params, retain) -> `bound`.
+  """
+
+  start: Callable[[Any], Any]
+  gradient: Callable[[Any, Any], Any]
+  matrix: Callable[[Any, Any], Matvec]
+  inner: Callable[[Any, Any], jax.Array]
+  distance: float
+  measure: Callable[[Any, Any], jax.Array]
+
+
+def _system(
+  model, training, form, curvature, damping, smoothness, output_loss
+) -> _System:
+  if form not in get_args(Form):
+    raise ValueError(f"form is {form!r}; it must be 'stacked' or 'consensus'.")
+  check_positive(l2=training.l2)
+  loss = of_outputs(model, output_loss)
+  product = operator(curvature, model, output_loss)
+  scale = rounds.scale(training.weighting)
+
+  def matrix(x, retain):
+    """Hess F_i^-, or what stands for it."""
+    of_loss, factor = product(x, retain), scale(retain)
+
+    def matvec(v):
+      scaled = _scale(factor, of_loss(v))
+      return optax.tree.add_scale(scaled, training.l2 + damping, v)
+
+    return matvec
+
+  if form == "consensus":
+    return _consensus(training, loss, matrix)
+  if training.local_steps == 1:
+    return _stacked(training, loss, matrix)
+  if curvature != "hessian" or damping:
+    raise ValueError(
+      f"curvature is {curvature!r} and damping is {damping}; with "
+      f"{training.local_steps} local steps they must be 'hessian' and 0."
+    )
+  return _several_steps(training, loss, smoothness)
+
+
+def _stacked(training, loss, of_risk) -> _System:
+  round_, mix = training.round(loss), dense(training.mixing)
+  gamma = training.step_size
+
+  def gradient(x, retain):
+    return _scale(1 / gamma, optax.tree.sub(x, round_(x, retain)))
+
+  def matrix(x, retain):
+    own = of_risk(x, retain)
+
+    def matvec(v):
+      apart = optax.tree.sub(v, mix(v))
+      return optax.tree.add_scale(own(v), 1 / gamma, apart)
+
+    return matvec
+
+  def measure(params, retain):
+    return bounds.residual(_norm(gradient(params, retain)), l2=training.l2)
+
+  return _System(
+    lambda x: x, gradient, matrix, _inner, 1 / training.l2, measure
+  )
+
+
+def _several_steps(training, loss, smoothness) -> _System:
+  """Gauss-Newton on |X - T(X)|^2 / 2, with T(X) = W local(X)."""
+  if smoothness is None:
+    raise ValueError(
+      f"smoothness is None; {training.local_steps} local steps need it."
+    )
+  contraction = bounds.local_contraction(
+    step_size=training.step_size,
+    l2=training.l2,
+    smoothness=smoothness,
+    num_local_steps=training.local_steps,
+  )
+  mix = dense(training.mixing)
+  local = rounds.adapt_then_combine(
+    training.risk(loss),
+    lambda x: x,
+    step_size=training.step_size,
+    num_steps=training.local_steps,
+  )
+
+  def residual(x, retain):
+    return optax.tree.sub(x, mix(local(x, retain)))
+
+  def transposed(x, retain):
+    """(I - J)^T, W being symmetric."""
+    _, pull = jax.vjp(lambda x: local(x, retain), x)
+    return lambda v: optax.tree.sub(v, pull(mix(v))[0])
+
+  def gradient(x, retain):
+    return transposed(x, retain)(residual(x, retain))
+
+  def matrix(x, retain):
+    _, push = jax.linearize(lambda x: local(x, retain), x)
+    back = transposed(x, retain)
+    return lambda v: back(optax.tree.sub(v, mix(push(v))))
+
+  def measure(params, retain):
+    norm = _norm(residual(params, retain))
+    return bounds.fixed_point_residual(norm, contraction=contraction)
+
+  # The smallest singular value of I - J is at least 1 - kappa.
+  distance = 1 / (1 - contraction) ** 2
+  return _System(lambda x: x, gradient, matrix, _inner, distance, measure)
+
+
+def _consensus(training, loss, of_risk) -> _System:
+  """All clients solve the same equations for the same x."""
+  risk = training.risk(loss)
+  kept_weight = np.diag(training.mixing)
+  present = (kept_weight < 1) | (len(kept_weight) == 1)  # who has not left
+
+  def mean(values):
+    here = jnp.asarray(present)[jax.lax.axis_index(AXES)]
+    kept = jax.tree.map(lambda v: jnp.where(here, v, 0), values)
+    return _scale(1 / present.sum(), jax.lax.psum(kept, AXES))
+
+  def gradient(x, retain):
+    return mean(jax.grad(risk)(x, retain))
+
+  def matrix(x, retain):
+    own = of_risk(x, retain)
+    return lambda v: mean(own(v))
+
+  def measure(params, retain):
+    first = jax.tree.map(
+      lambda x: jax.lax.psum(
+        jnp.where(jax.lax.axis_index(AXES) == 0, x, 0), AXES
+      ),
+      params,
+    )
+    apart = _norm(optax.tree.sub(params, first))
+    norm = optax.tree.norm(gradient(first, retain))
+    distance = bounds.residual(norm, l2=training.l2)
+    return jnp.where(apart > 0, jnp.inf, distance)
+
+  return _System(
+    mean, gradient, matrix, optax.tree.vdot, 1 / training.l2, measure
+  )
+
+
+def _inner(a, b):
+  return jax.lax.psum(optax.tree.vdot(a, b), AXES)
+
+
+def _norm(x):
+  return jnp.sqrt(_inner(x, x))
+
+
+def _scale(factor, x):
+  """In the dtypes of `x`."""
+  return jax.tree.map(
+    lambda leaf: jnp.asarray(factor).astype(leaf.dtype) * leaf, x
+  )
