@@ -3,5 +3,6 @@
 from junlearn.certify import bounds as bounds
 from junlearn.certify import calibrate as calibrate
 from junlearn.certify import constants as constants
+from junlearn.certify import convexity as convexity
 from junlearn.certify import noise as noise
 from junlearn.certify.certified import certified as certified

@@ -29,27 +29,23 @@ HEADS = {
       k,
       lambda k=k, **options: constants.softmax(num_classes=k, **options),
     )
-    for k in (2, 4)
+    for k in (2, 3)
   },
 }
 every_head = pytest.mark.parametrize("name", HEADS)
 
 
-def largest(function, size, seed=0):
-  """The largest value found from several random starts."""
-  rng = np.random.default_rng(seed)
-  value = jax.jit(jax.value_and_grad(lambda x: -function(x)))
-  return max(
-    -optimize.minimize(
-      lambda x: tuple(map(np.asarray, value(x))),
-      rng.normal(0, 1, size),
-      jac=True,
-      bounds=[(-40, 40)] * size,
-      method="L-BFGS-B",
-      options={"maxiter": 150},
-    ).fun
-    for _ in range(6)
-  )
+def largest(function, size):
+  """The largest value found by normalised ascent from eight starts."""
+
+  def step(x, length):
+    value, slope = jax.value_and_grad(function)(x)
+    return x + length * unit(slope), value
+
+  lengths = jnp.linspace(0.3, 0.0, 250)
+  starts = jax.random.normal(jax.random.key(0), (8, size))
+  climb = jax.vmap(lambda start: jax.lax.scan(step, start, lengths)[1])
+  return float(jnp.max(jax.jit(climb)(starts)))
 
 
 def unit(x):
@@ -82,12 +78,9 @@ def test_constants_are_bounds_and_tight(x64, name):
       lambda x: along(*x.reshape(order + 1, scores)), (order + 1) * scores
     )
 
-  for tight, value, order in (
-    (0.98, bound.gradient, 1),
-    (0.999, bound.smoothness - l2, 2),
-    (0.98, bound.hessian_lipschitz, 3),
-  ):
-    assert tight * value <= found(order) <= value * (1 + 1e-9), order
+  values = (bound.gradient, bound.smoothness - l2, bound.hessian_lipschitz)
+  for order, value in enumerate(values, 1):
+    assert 0.98 * value <= found(order) <= value * (1 + 1e-9), order
 
 
 @every_head
