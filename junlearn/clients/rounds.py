@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import optax
 
 from junlearn import objective
-from junlearn.across import AXES, gather
+from junlearn.across import AXES, Backend, across, gather
 from junlearn.clients.gossip import Mix, average
+from junlearn.descent import Descent, State
 from junlearn.loss import Loss
 from junlearn.transform import Request, Transform
 
@@ -200,6 +201,48 @@ def iterate(round: Round, *, num_rounds: int) -> Round:
   return rounds
 
 
+def descent(
+  round: Round,
+  *,
+  num_rounds: int,
+  read: Callable[[Request], Any] = lambda request: request.retain,
+  backend: Backend = "vmap",
+) -> Descent:
+  """Rounds as a descent of stacked params, for `descent.run` and its loops.
+
+  Args:
+    round: of one client.
+    num_rounds: at least 0.
+    read: `request -> data` of the round, stacked over the clients.
+    backend: how the clients are run, see `across`; not "map".
+
+  Returns:
+    A descent whose info is `residual`, |X - T(X)|_F of each round's start.
+
+  Raises:
+    ValueError: if `num_rounds` is below 0.
+  """
+  _check_count("num_rounds", num_rounds, least=0)
+
+  def body(params, data, key):
+    following = round(params, data, key)
+    return following, _movement(params, following)
+
+  mapped = across(body, in_axes=(0, 0, None), backend=backend, collective=True)
+
+  def init(key, params, request):
+    del request
+    keys = jax.vmap(lambda k: round_key(key, k))(jnp.arange(num_rounds))
+    return State(params, None), {"key": keys}
+
+  def step(state, x, data):
+    request, _ = data
+    params, residual = mapped(state.params, read(request), x["key"])
+    return State(params, None), {"residual": residual[0]}
+
+  return Descent(init, step)
+
+
 class FixedPointInfo(NamedTuple):
   """How a fixed point was reached; the same for all clients.
 
@@ -244,9 +287,7 @@ def to_fixed_point(
   def run(params, data):
     def measured(params):
       following = round(params, data)
-      difference = optax.tree.sub(params, following)
-      own = optax.tree.norm(difference, squared=True)
-      return following, jnp.sqrt(jax.lax.psum(own, AXES))
+      return following, _movement(params, following)
 
     def going_on(carry):
       _, _, info = carry
@@ -283,6 +324,13 @@ def _move(params, gradient, step_size):
   )
 
 
+def _movement(params, following):
+  """|X - T(X)|_F over all clients."""
+  difference = optax.tree.sub(params, following)
+  own = optax.tree.norm(difference, squared=True)
+  return jnp.sqrt(jax.lax.psum(own, AXES))
+
+
 def _times(n, step, carry):
   """`step(k, carry)` for k = 0 ... n - 1, differentiable in both modes."""
   return jax.lax.scan(
@@ -297,7 +345,7 @@ def _draw(key, present, fraction):
   order = jnp.argsort(jnp.where(present, noise, 2.0))  # absent clients last
   rank = jnp.argsort(order)
   number = jnp.round(fraction * jnp.sum(present, dtype=jnp.float32))
-  return present & (rank < jnp.maximum(number, 1))
+  return present & (rank < jnp.maximum(number, 1).astype(rank.dtype))
 
 
 def _check_weighting(weighting):
