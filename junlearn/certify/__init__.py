@@ -1,5 +1,6 @@
 """Certified unlearning: bounds, calibrated noise, accounts and records."""
 
+from junlearn.certify import accountant as accountant
 from junlearn.certify import bounds as bounds
 from junlearn.certify import calibrate as calibrate
 from junlearn.certify import constants as constants
