@@ -98,14 +98,15 @@ def where(mask: Any) -> View:
   """The entries where a boolean mask is true (a saliency mask, say).
 
   Masking acts on the merged params and not on gradients, so that momentum and
-  weight decay cannot move a masked entry either.
+  weight decay cannot move a masked entry either. Fixed entries of a free leaf
+  are 0, so that norms and penalties of what is free do not count them.
 
   Args:
     mask: pytree of booleans with the structure and shapes of the params; what
       it says of state is not read.
   """
 
-  def merge(free, fixed):
+  def select(free, fixed):
     return jax.tree.map(
       lambda a, b, m: b if a is None else jnp.where(m, a, b),
       free,
@@ -114,7 +115,11 @@ def where(mask: Any) -> View:
       is_leaf=lambda leaf: leaf is None,
     )
 
-  return View(lambda params: (full().split(params)[0], params), merge)
+  def split(params):
+    learned, _ = full().split(params)
+    return select(learned, jax.tree.map(jnp.zeros_like, learned)), params
+
+  return View(split, select)
 
 
 def restrict(model: Model, view: View, params: Any) -> tuple[Model, Any]:

@@ -31,7 +31,7 @@ def dense(mixing: Any) -> Mix:
   """
 
   def mix(params):
-    weights = jnp.asarray(mixing)[_number(mixing)]
+    weights = jnp.asarray(mixing)[number(mixing)]
 
     def leaf(rows):
       # Anything less precise would not keep the mean.
@@ -72,7 +72,7 @@ def ring(mixing: Any) -> Mix:
   weights = np.stack([mixing[here, j] for j in (here, left, right)], -1)
 
   def mix(params):
-    own = jnp.asarray(weights)[_number(mixing)]
+    own = jnp.asarray(weights)[number(mixing)]
 
     def leaf(x):
       self, left, right = own.astype(x.dtype)
@@ -105,8 +105,12 @@ def average(params: Any, weight: Any) -> Any:
   return jax.tree.map(leaf, params)
 
 
-def _number(mixing):
-  """This client's number, for a matrix of as many rows as clients."""
+def number(mixing: Any) -> jax.Array:
+  """This client's number, for a matrix with a row for each client.
+
+  Raises:
+    ValueError: if there are more or fewer clients than rows.
+  """
   clients = jax.lax.psum(1, AXES)
   if clients != len(mixing):
     raise ValueError(

@@ -43,11 +43,16 @@ import optax
 from junlearn.across import AXES, Backend, across
 from junlearn.certify import bounds
 from junlearn.clients import rounds
-from junlearn.clients.gossip import dense
+from junlearn.clients.gossip import average, dense, number
 from junlearn.clients.training import Training
 from junlearn.curvature import Curvature, Matvec, newton, operator
+from junlearn.curvature.solve import add_scaled
 from junlearn.loss import OutputLoss, of_outputs, softmax_cross_entropy
-from junlearn.methods.newton import check_positive
+from junlearn.methods.newton import (
+  check_at_least,
+  check_positive,
+  retained,
+)
 from junlearn.model import Model
 from junlearn.transform import Request, Result, Transform
 
@@ -98,13 +103,12 @@ def transform(
     A transform whose info is the `curvature.NewtonInfo`.
 
   Raises:
-    ValueError: if an argument is out of range.
+    ValueError: if an argument is out of range; when applied, if the request has
+      no `retain` or the mixing matrix another number of clients.
   """
-  if max_distance < 0 or damping < 0:
-    raise ValueError(
-      f"max_distance is {max_distance} and damping is {damping}; both must be "
-      "at least 0."
-    )
+  check_positive(tolerance=tolerance)
+  check_at_least(0, max_distance=max_distance, damping=damping)
+  check_at_least(1, num_steps=num_steps, cg_steps=cg_steps)
   system = _system(
     model, training, form, curvature, damping, smoothness, output_loss
   )
@@ -126,7 +130,7 @@ def transform(
 
   def stage(key, params, request):
     del key
-    params, info = correct(params, request.retain)
+    params, info = correct(params, retained(request))
     # The info is the same for all clients.
     return Result(params, request, jax.tree.map(lambda leaf: leaf[0], info))
 
@@ -174,7 +178,7 @@ def bound(
     model, training, form, "hessian", 0.0, smoothness, output_loss
   )
   measure = across(system.measure, backend=backend, collective=True)
-  return lambda params, request: measure(params, request.retain)[0]
+  return lambda params, request: measure(params, retained(request))[0]
 
 
 class _System(NamedTuple):
@@ -213,7 +217,7 @@ def _system(
 
     def matvec(v):
       scaled = _scale(factor, of_loss(v))
-      return optax.tree.add_scale(scaled, training.l2 + damping, v)
+      return add_scaled(scaled, training.l2 + damping, v)
 
     return matvec
 
@@ -241,7 +245,7 @@ def _stacked(training, loss, of_risk) -> _System:
 
     def matvec(v):
       apart = optax.tree.sub(v, mix(v))
-      return optax.tree.add_scale(own(v), 1 / gamma, apart)
+      return add_scaled(own(v), 1 / gamma, apart)
 
     return matvec
 
@@ -294,7 +298,7 @@ def _several_steps(training, loss, smoothness) -> _System:
     return bounds.fixed_point_residual(norm, contraction=contraction)
 
   # The smallest singular value of I - J is at least 1 - kappa.
-  distance = 1 / (1 - contraction) ** 2
+  distance = bounds.fixed_point_residual(1.0, contraction=contraction) ** 2
   return _System(lambda x: x, gradient, matrix, _inner, distance, measure)
 
 
@@ -305,9 +309,7 @@ def _consensus(training, loss, of_risk) -> _System:
   present = (kept_weight < 1) | (len(kept_weight) == 1)  # who has not left
 
   def mean(values):
-    here = jnp.asarray(present)[jax.lax.axis_index(AXES)]
-    kept = jax.tree.map(lambda v: jnp.where(here, v, 0), values)
-    return _scale(1 / present.sum(), jax.lax.psum(kept, AXES))
+    return average(values, jnp.asarray(present)[number(present)])
 
   def gradient(x, retain):
     return mean(jax.grad(risk)(x, retain))
@@ -317,13 +319,9 @@ def _consensus(training, loss, of_risk) -> _System:
     return lambda v: mean(own(v))
 
   def measure(params, retain):
-    first = jax.tree.map(
-      lambda x: jax.lax.psum(
-        jnp.where(jax.lax.axis_index(AXES) == 0, x, 0), AXES
-      ),
-      params,
-    )
-    apart = _norm(optax.tree.sub(params, first))
+    first = average(params, jax.lax.axis_index(AXES) == 0)
+    unequal = jax.tree.map(lambda a, b: jnp.sum(a != b), params, first)
+    apart = jax.lax.psum(optax.tree.sum(unequal), AXES)
     norm = optax.tree.norm(gradient(first, retain))
     distance = bounds.residual(norm, l2=training.l2)
     return jnp.where(apart > 0, jnp.inf, distance)

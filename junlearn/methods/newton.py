@@ -70,28 +70,24 @@ def transform(
     A transform whose info is the `curvature.NewtonInfo`.
 
   Raises:
-    ValueError: if `l2` is not above 0, another number is out of range, or there
-      is no such `curvature`.
+    ValueError: if a number is out of range, or there is no such `curvature`;
+      when applied, if the request has no `retain`.
   """
-  check_positive(l2=l2)
-  if max_distance < 0 or damping < 0:
-    raise ValueError(
-      f"newton: max_distance is {max_distance} and damping is {damping}; both "
-      "must be at least 0."
-    )
+  check_positive(l2=l2, tolerance=tolerance)
+  check_at_least(0, max_distance=max_distance, damping=damping)
+  check_at_least(1, num_steps=num_steps, cg_steps=cg_steps)
   operator(curvature, model, output_loss)  # refuses an unknown kind
   view = view or full()
 
   def stage(key, params, request):
     del key
+    retain = retained(request)
     free_model, free = restrict(model, view, params)
     risk = objective.risk(of_outputs(free_model, output_loss), l2=l2)
     product = operator(curvature, free_model, output_loss)
     free, info = newton(
-      lambda x: jax.grad(risk)(x, request.retain),
-      lambda x: product(
-        x, request.retain, damping=l2 + damping, batch_size=batch_size
-      ),
+      lambda x: jax.grad(risk)(x, retain),
+      lambda x: product(x, retain, damping=l2 + damping, batch_size=batch_size),
       free,
       num_steps=num_steps,
       target=l2 * max_distance,
@@ -109,18 +105,24 @@ def bound(
   *,
   l2: float,
   output_loss: OutputLoss = softmax_cross_entropy,
+  view: View | None = None,
 ) -> Callable[[Any, Request], jax.Array]:
   """`(params, request) -> |grad F^-(params)| / l2`, for `certify.certified`.
 
-  **Guarantees**: at least the distance to the minimiser of `F^-`, for any
-  params, however they came about, if `output_loss` is convex in the outputs
-  and the outputs are linear in the params (`certify.convexity`).
+  Arguments as in `transform`.
+
+  **Guarantees**: at least the distance to the minimiser of `F^-` over the free
+  leaves, for any values of these, however they came about. Assumes that
+  `output_loss` is convex in the outputs and these affine in the free leaves
+  (`certify.convexity`), and that retraining would leave the others as they are.
   """
   check_positive(l2=l2)
-  gradient = jax.grad(objective.risk(of_outputs(model, output_loss), l2=l2))
+  view = view or full()
 
   def distance(params, request):
-    norm = optax.tree.norm(gradient(params, request.retain))
+    free_model, free = restrict(model, view, params)
+    risk = objective.risk(of_outputs(free_model, output_loss), l2=l2)
+    norm = optax.tree.norm(jax.grad(risk)(free, retained(request)))
     return bounds.residual(norm, l2=l2)
 
   return distance
@@ -135,3 +137,25 @@ def check_positive(**values: float) -> None:
   for name, value in values.items():
     if not value > 0:
       raise ValueError(f"{name} is {value}; it must be above 0.")
+
+
+def check_at_least(least: float, **values: float) -> None:
+  """Refuses numbers below `least`.
+
+  Raises:
+    ValueError: naming the first.
+  """
+  for name, value in values.items():
+    if not value >= least:
+      raise ValueError(f"{name} is {value}; it must be at least {least}.")
+
+
+def retained(request: Request) -> Any:
+  """The examples to keep.
+
+  Raises:
+    ValueError: if the request has none.
+  """
+  if request.retain is None:
+    raise ValueError("the request has no retain examples.")
+  return request.retain
