@@ -56,7 +56,8 @@ def risk(
     losses, _ = loss(params, examples)
     penalty = optax.tree.norm(params, squared=True).astype(losses.dtype)
     factor = jnp.asarray(scale(examples)).astype(losses.dtype)
-    return factor * mean(losses, examples) + l2 / 2 * penalty
+    half = jnp.asarray(l2 / 2, losses.dtype)
+    return factor * mean(losses, examples) + half * penalty
 
   return value
 

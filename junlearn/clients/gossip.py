@@ -97,7 +97,7 @@ def average(params: Any, weight: Any) -> Any:
 
   def leaf(x):
     # Shares of many clients are too fine for 16 bits.
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    dtype = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
     w = weight.astype(dtype)
     mine = jnp.where(w > 0, w * x.astype(dtype), 0)
     return (jax.lax.psum(mine, AXES) / jax.lax.psum(w, AXES)).astype(x.dtype)
