@@ -44,9 +44,7 @@ def average(
     raise ValueError(
       f"average: batch_size is {batch_size}; it must be at least 1, or None."
     )
-  weight = jnp.ones(n)
-  if isinstance(examples, dict) and "weight" in examples:
-    weight = jnp.asarray(examples["weight"]).astype(weight.dtype)
+  weight = weights(examples)
   if batch_size is None or batch_size >= n:
     sums = total(examples, weight)
   else:
@@ -56,6 +54,14 @@ def average(
     sums, mass = jax.lax.psum((sums, mass), axis_name)
   mass = jnp.maximum(mass, 1)
   return jax.tree.map(lambda leaf: leaf / mass.astype(leaf.dtype), sums)
+
+
+def weights(examples: Any) -> jax.Array:
+  """The examples' weights `[n]`: their `weight`, or ones."""
+  ones = jnp.ones(tree.size(examples))
+  if isinstance(examples, dict) and "weight" in examples:
+    return jnp.asarray(examples["weight"]).astype(ones.dtype)
+  return ones
 
 
 def _scan(total, examples, weight, batch_size):

@@ -15,14 +15,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from junlearn.curvature.average import AxisName, average
-from junlearn.loss import Loss
+from junlearn.loss import Loss, OutputLoss, softmax_cross_entropy
 from junlearn.model import Model
 
 Matvec = Callable[[Any], Any]
-OutputLoss = Callable[[jax.Array, Any], jax.Array]
 
 
 def gradient(
@@ -90,7 +88,7 @@ def gauss_newton(
   params: Any,
   examples: Any,
   *,
-  output_loss: OutputLoss | None = None,
+  output_loss: OutputLoss = softmax_cross_entropy,
   damping: float | jax.Array = 0.0,
   batch_size: int | None = None,
   axis_name: AxisName = None,
@@ -104,8 +102,7 @@ def gauss_newton(
     model: gives outputs `[n, ...]`, evaluated without a key.
     params: where.
     examples: `n` examples; `weight` `[n]` counts as in `average`.
-    output_loss: `(outputs, examples) -> [n]`, convex in the outputs; by
-      default the cross-entropy of logits `[n, classes]` and integer labels.
+    output_loss: `(outputs, examples) -> [n]`, convex in the outputs.
     damping: multiple of the identity, at least 0.
     batch_size: examples a batch; None takes all at once.
     axis_name: mapped axes over which the examples are divided.
@@ -113,8 +110,6 @@ def gauss_newton(
   **Guarantees**: positive semi-definite where `output_loss` is convex in the
   outputs; equal to the Hessian where the outputs are linear in the params.
   """
-  if output_loss is None:
-    output_loss = _cross_entropy
 
   def curve(outputs, batch, u):
     grad = jax.grad(lambda z: jnp.sum(output_loss(z, batch)))
@@ -182,9 +177,3 @@ def _total(loss, batch, weight):
     return jnp.sum(weight.astype(losses.dtype) * losses)
 
   return total
-
-
-def _cross_entropy(logits, examples):
-  return optax.softmax_cross_entropy_with_integer_labels(
-    logits, examples["label"]
-  )

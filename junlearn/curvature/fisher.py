@@ -1,0 +1,135 @@
+"""Fisher information of a classifier, as products and as a diagonal.
+
+    F = mean_x sum_y p(y|x) g_y g_y^T,    g_y = d l(f(x), y) / d params
+
+with `l` the cross-entropy and `p` the model's own probabilities. The
+empirical Fisher takes the label of the data in the place of the sum.
+"""
+
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from junlearn import tree
+from junlearn.curvature.average import AxisName, average
+from junlearn.curvature.hvp import Matvec, gauss_newton, sandwich
+from junlearn.loss import Loss
+from junlearn.model import Model
+
+Labels = Literal["expected", "observed"]
+
+
+def fisher(model: Model, params: Any, examples: Any, **options: Any) -> Matvec:
+  """The Fisher matrix of the categorical with the model's logits.
+
+      v -> mean J^T (diag(p) - p p^T) J v + damping v
+
+  Exact, with no labels drawn or read: `diag(p) - p p^T` is the Hessian of the
+  log-partition function.
+
+  Args:
+    model: gives logits `[n, classes]`, evaluated without a key.
+    params: where.
+    examples: `n` examples; `weight` `[n]` counts as in `average`.
+    **options: `damping`, `batch_size`, `axis_name` of `gauss_newton`.
+  """
+  return gauss_newton(
+    model,
+    params,
+    examples,
+    output_loss=lambda logits, _: jax.nn.logsumexp(logits, axis=-1),
+    **options,
+  )
+
+
+def empirical_fisher(
+  loss: Loss, params: Any, examples: Any, **options: Any
+) -> Matvec:
+  """The mean outer product of gradients, `v -> mean g (g^T v) + damping v`.
+
+  Exact per example, by one forward and one reverse product of the losses.
+
+  Args:
+    loss: per-example loss, evaluated without a key.
+    params: where.
+    examples: `n` examples; `weight` `[n]` counts as in `average`.
+    **options: `damping`, `batch_size`, `axis_name` of `sandwich`.
+  """
+  return sandwich(
+    lambda params, batch: loss(params, batch)[0],
+    lambda losses, batch, u: u,
+    params,
+    examples,
+    **options,
+  )
+
+
+def diagonal_fisher(
+  model: Model,
+  params: Any,
+  examples: Any,
+  *,
+  labels: Labels = "expected",
+  block_size: int | None = None,
+  axis_name: AxisName = None,
+) -> Any:
+  """The diagonal of the Fisher matrix, exact per example.
+
+      F_j = mean_x sum_y p(y|x) (g_y)_j^2
+
+  Squares of the gradients of batch means are no substitute: they are too small
+  by about the batch size.
+
+  Args:
+    model: gives logits `[n, classes]`, evaluated without a key.
+    params: where.
+    examples: `n` examples; `weight` `[n]` counts as in `average`.
+    labels: "expected" sums over the labels as the model expects them,
+      "observed" takes those of the data.
+    block_size: examples whose gradients are held at once; None means 1 on CPU,
+      whose caches a block would leave, and 64 elsewhere.
+    axis_name: mapped axes over which the examples are divided.
+
+  Returns:
+    A pytree like the params, of non-negative entries.
+
+  Raises:
+    ValueError: if there are no such `labels`.
+  """
+  if labels not in get_args(Labels):
+    raise ValueError(
+      f"diagonal_fisher: labels is {labels!r}; it must be 'expected' or "
+      "'observed'."
+    )
+  if block_size is None:
+    block_size = 1 if jax.default_backend() == "cpu" else 64
+
+  def squares(example):
+    """Of one example, with axis 0 of length 1."""
+    logits, push = jax.linearize(
+      lambda p: model.apply(p, example["input"])[0], params
+    )
+    (probability,) = jax.nn.softmax(logits)
+    each = jnp.eye(logits.shape[-1], dtype=logits.dtype)
+    if labels == "observed":
+      each, mass = each[example["label"]], jnp.ones(1, logits.dtype)
+    else:
+      mass = probability
+    pull = jax.linear_transpose(push, params)
+    (grads,) = jax.vmap(pull)((probability - each)[:, None])
+    return jax.tree.map(
+      lambda g: jnp.tensordot(mass.astype(g.dtype), jnp.square(g), 1), grads
+    )
+
+  def total(batch, weight):
+    if tree.size(batch) == 1:
+      (alone,) = weight
+      return jax.tree.map(lambda s: alone.astype(s.dtype) * s, squares(batch))
+    single = jax.tree.map(lambda leaf: leaf[:, None], batch)
+    return jax.tree.map(
+      lambda s: jnp.tensordot(weight.astype(s.dtype), s, 1),
+      jax.vmap(squares)(single),
+    )
+
+  return average(total, examples, batch_size=block_size, axis_name=axis_name)
