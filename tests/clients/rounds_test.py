@@ -9,7 +9,7 @@ import optax
 import pytest
 from scipy import optimize
 
-from junlearn import descent, objective
+from junlearn import descent, loop, objective
 from junlearn.across import across
 from junlearn.clients import data, gossip, rounds
 from junlearn.methods import grad_difference
@@ -194,6 +194,26 @@ def test_no_rounds_change_nothing():
   nothing = rounds.iterate(gradient_descent(clients), num_rounds=0)
   result = on_all(nothing, clients.params, clients.examples)
   jax.tree.map(np.testing.assert_array_equal, result, clients.params)
+
+
+@pytest.mark.parametrize("make", [loop.scan, loop.host])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rounds_are_a_descent_of_all_clients(make, backend):
+  clients = logistic(4)
+  step = gradient_descent(clients)
+  run = descent.run(rounds.descent(step, num_rounds=3, backend=backend), make())
+  result = run(
+    jax.random.key(0), clients.params, Request(None, clients.examples)
+  )
+  params, residuals = clients.params, []
+  for _ in range(3):
+    following = on_all(step, params, clients.examples)
+    moved = jax.tree.map(lambda a, b: np.sum((a - b) ** 2), params, following)
+    residuals.append(np.sqrt(moved["w"] + moved["b"]))
+    params = following
+  assert_close(jax.device_get(result.params), params, 1e-5)
+  found = result.info["steps"]["residual"]
+  np.testing.assert_allclose(found, residuals, rtol=1e-5)
 
 
 LOCAL = {"num_steps": 3, "batch_size": 4}
