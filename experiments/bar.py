@@ -5,9 +5,13 @@ import time
 
 import tqdm
 
+from junlearn import processes
+
 
 class Bar:
   """Shows steps done, the phase, its loss and the time left.
+
+  Of several processes only the first one shows anything.
 
   Args:
     total: steps of one model that the run takes in all.
@@ -22,13 +26,13 @@ class Bar:
     self._tqdm = tqdm.tqdm(
       total=total,
       file=sys.stderr,
-      disable=not terminal,
+      disable=not (terminal and processes.is_first()),
       unit="step",
       dynamic_ncols=True,
       smoothing=0,
       bar_format="{percentage:3.0f}%|{bar}| {desc} {elapsed}, {remaining} left",
     )
-    self._plain = not terminal
+    self._plain = processes.is_first() and not terminal
     self._done, self._total = 0, total
 
   def skip(self, steps: int) -> None:

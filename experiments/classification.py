@@ -18,7 +18,7 @@ from experiments.image_study import METHODS, MODELS, Evidence, Recipe, Study
 from experiments.meter import Meter
 from experiments.session import Session
 from experiments.workdir import Workdir
-from junlearn import tree
+from junlearn import processes, tree
 from junlearn.data import load, select
 from junlearn.transform import Request
 
@@ -96,6 +96,8 @@ def main(arguments: Sequence[str]) -> None:
   rates = _learning_rates()
   if _REFERENCES.value % 2:
     raise ValueError(f"--references={_REFERENCES.value}; it must be even.")
+  with harness.naming(_REFERENCES.name):
+    processes.own(_REFERENCES.value)
   if not _USE_RETAIN.value:
     lame = [name for name in _METHOD.value if METHODS[name].needs_retain]
     if lame:
@@ -129,7 +131,8 @@ def main(arguments: Sequence[str]) -> None:
       study = Study(dataset, recipe, session)
       for seed, request in enumerate(requests):
         _run_seed(study, workdir, seed, request, rates)
-    print(image_report.write(workdir, study, requests))
+    if processes.is_first():
+      print(image_report.write(workdir, study, requests))
 
 
 def _run_seed(

@@ -12,6 +12,8 @@ from typing import NoReturn
 import jax
 from absl import app, flags, logging
 
+from experiments import job
+
 _CACHE = os.path.join(os.path.expanduser("~"), ".cache", "junlearn")
 
 flags.DEFINE_string(
@@ -37,13 +39,15 @@ flags.DEFINE_float(
   lower_bound=0.0,
 )
 flags.DEFINE_boolean("debug", False, "Show the traceback of an error.")
+flags.adopt_module_key_flags(job)
 
 
 def start(main: Callable[[Sequence[str]], None]) -> None:
   """Parses the flags and runs `main` on what else was given.
 
   What a user can mend (`ValueError`, `OSError`, `ArithmeticError`) ends the
-  program with one sentence and exit code 1, Ctrl-C with exit code 130.
+  program with one sentence and exit code 1, Ctrl-C with exit code 130. In a
+  job of several processes, so does the end of another one.
   """
 
   def run(arguments: Sequence[str]) -> None:
@@ -52,11 +56,17 @@ def start(main: Callable[[Sequence[str]], None]) -> None:
     signal.signal(signal.SIGINT, _interrupt)
     _cache_compiled(flags.FLAGS.cache_dir)
     try:
+      job.join(quiet=not flags.FLAGS.debug)
       main(arguments[1:])
-    except (ArithmeticError, OSError, ValueError) as error:
-      if flags.FLAGS.debug:
+    except Exception as error:
+      mendable = isinstance(error, (ArithmeticError, OSError, ValueError))
+      in_job = jax.distributed.is_initialized()
+      if not (mendable or in_job):
+        raise
+      told = mendable or isinstance(error, jax.errors.JaxRuntimeError)
+      if flags.FLAGS.debug or not told:
         traceback.print_exc()
-      sys.exit(f"error: {' '.join(str(error).split())}")
+      job.leave(error)
 
   app.run(run)
 
@@ -101,14 +111,10 @@ def naming(flag: str) -> Iterator[None]:
 
 
 def own_flags() -> dict[str, object]:
-  """The values of the program's flags and of those defined here, by name."""
-  by_module = flags.FLAGS.flags_by_module_dict()
+  """The values of the program's flags and of those it adopted, by name."""
   # absl files the flags of the program itself under the name of its script.
-  return {
-    flag.name: flag.value
-    for module in (sys.argv[0], __name__)
-    for flag in by_module.get(module, ())
-  }
+  own = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
+  return {flag.name: flag.value for flag in own}
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -52,7 +52,7 @@ def peak_memory() -> int:
   On Linux the process's peak counts from the last `Meter` on; elsewhere from
   the start of the process.
   """
-  stats = jax.devices()[0].memory_stats()
+  stats = jax.local_devices()[0].memory_stats()
   if stats and "peak_bytes_in_use" in stats:
     return int(stats["peak_bytes_in_use"])
   if _STATUS.exists():

@@ -3,6 +3,9 @@
 A phase is a transform whose loop is the session's. Its result is kept under
 `checkpoints/NAME`, with what was measured beside it; a run that starts again
 with the same command reads finished phases and continues the one under way.
+
+In a job of several processes all run every phase, and go on with the params
+that the first one has at its end.
 """
 
 import json
@@ -16,7 +19,7 @@ import numpy as np
 from experiments.bar import Bar
 from experiments.meter import Meter, peak_memory
 from experiments.workdir import Workdir
-from junlearn import checkpoint, loop, tree
+from junlearn import checkpoint, loop, processes, tree
 from junlearn.transform import Result
 
 
@@ -98,7 +101,8 @@ class Session:
       start: what the phase starts from, or its abstract form if the transform
         draws fresh params; gives the structure of the result.
       steps: of the loop inside.
-      models: trained at once.
+      models: trained at once; if several, they are on axis 0 of what the loop
+        carries, and each process has its own (`processes.own`).
       evaluate: `params -> values`, for the curve.
       note: `info -> numbers` to keep.
 
@@ -122,7 +126,7 @@ class Session:
       result = transform()
     except loop.NonFiniteError as error:
       raise loop.NonFiniteError(f"{name}: {error}") from error
-    params = jax.block_until_ready(result.params)
+    params = processes.share(jax.block_until_ready(result.params))
     if not tree.all_finite(params):
       raise loop.NonFiniteError(f"{name}: params are not finite at the end.")
     measured = {
@@ -143,9 +147,10 @@ class Session:
     path = self._workdir / self._folder / name
     params = checkpoint.load(path, start)
     record = path.with_name(f"{path.name}.json")
+    content = self._workdir.read(str(self._folder / f"{name}.json"))
     try:
-      outcome = Outcome(params, **json.loads(record.read_text()))
-    except (OSError, ValueError, TypeError) as error:
+      outcome = Outcome(params, **json.loads(content or b""))
+    except (ValueError, TypeError) as error:
       raise ValueError(
         f"{record} is missing or damaged ({error}); delete {path} to run "
         f"{name} again."
@@ -189,6 +194,7 @@ class _Phase:
       path,
       seconds=seconds,
       notes={"curve": self._curve, "spent": self._spent},
+      spread=models > 1,
     )
     self._done = 0
     self._meter = Meter()

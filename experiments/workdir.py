@@ -1,4 +1,8 @@
-"""The folder of a run: its configuration, its rows, nothing half-written."""
+"""The folder of a run: its configuration, its rows, nothing half-written.
+
+In a job of several processes the first one alone reads and writes it, and all
+get what it read; the others need not see its disk.
+"""
 
 import fcntl
 import io
@@ -15,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from junlearn import files
+from junlearn import files, processes
 
 _CONFIG = "config.json"
 _RESULTS = "results.jsonl"
@@ -30,6 +34,10 @@ _NEUTRAL = frozenset(
     "manual_dir",
     "cache_dir",
     "checkpoint_seconds",
+    "coordinator_address",
+    "num_processes",
+    "process_id",
+    "multiprocess",
     "debug",
   }
 )
@@ -55,6 +63,13 @@ class Workdir:
 
   def __init__(self, path: str | Path, flags: dict[str, Any]):
     self.path = Path(path)
+    self._lock = None
+    if processes.is_first():
+      self._claim(flags)
+    self._share(flags)
+
+  def _claim(self, flags: dict[str, Any]) -> None:
+    path = self.path
     if self.path.exists() and not self.path.is_dir():
       raise ValueError(f"--workdir={path} is a file; it must be a folder.")
     config = self.path / _CONFIG
@@ -96,18 +111,37 @@ class Workdir:
       self.write(_CONFIG, json.dumps(self.config, indent=2) + "\n")
     self.rows = self._read_rows()
 
+  def _share(self, flags: dict[str, Any]) -> None:
+    """What the first process opened, for all."""
+    if processes.is_first():
+      state = {"config": self.config, "rows": self.rows}
+      processes.share_bytes(json.dumps(state).encode())
+    else:
+      state = json.loads(processes.share_bytes(None))
+      self.config, self.rows = state["config"], state["rows"]
+      before = self.config["flags"]
+      _check_same(self.path, before, json.loads(json.dumps(flags)))
+
   def __enter__(self):
     return self
 
   def __exit__(self, *_):
-    self._lock.close()
+    if self._lock:
+      self._lock.close()
 
   def __truediv__(self, name: str) -> Path:
     return self.path / name
 
   def write(self, name: str, text: str) -> None:
     """Replaces a file in one step, so that readers never see half of it."""
-    files.replace(self.path / name, text.encode())
+    self._write(name, text.encode())
+
+  def read(self, name: str) -> bytes | None:
+    """The content of a file, or None if there is no such file."""
+    path, content = self.path / name, None
+    if processes.is_first() and path.exists():
+      content = path.read_bytes()
+    return processes.share_bytes(content)
 
   def read_arrays(self, name: str) -> dict[str, np.ndarray] | None:
     """What `write_arrays` wrote, or None if there is no such file.
@@ -115,22 +149,27 @@ class Workdir:
     Raises:
       ValueError: if the file is damaged.
     """
-    path = self.path / name
-    if not path.exists():
+    content = self.read(name)
+    if content is None:
       return None
     try:
-      with path.open("rb") as file, np.load(file) as arrays:
+      with np.load(io.BytesIO(content)) as arrays:
         return dict(arrays)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
       raise ValueError(
-        f"{path} is damaged ({error}); delete it to have it computed again."
+        f"{self.path / name} is damaged ({error}); delete it to have it "
+        "computed again."
       ) from error
 
   def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
     """Replaces a file of NumPy arrays (`.npz`) in one step."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    files.replace(self.path / name, buffer.getvalue())
+    self._write(name, buffer.getvalue())
+
+  def _write(self, name: str, content: bytes) -> None:
+    if processes.is_first():
+      files.replace(self.path / name, content)
 
   def add_row(self, row: dict[str, Any]) -> None:
     """Adds a row to `results.jsonl`."""
@@ -173,6 +212,7 @@ def describe(flags: dict[str, Any]) -> dict[str, Any]:
     "device": {
       "kind": devices[0].device_kind,
       "count": len(devices),
+      "processes": jax.process_count(),
       "cores": len(os.sched_getaffinity(0)),
     },
     "commit": _commit(),

@@ -3,6 +3,9 @@
 A checkpoint is an orbax directory with the SHA-256 of its content beside it.
 It is written under another name and renamed, so that an interruption leaves
 the one before; on loading, structure, shapes, dtypes and the hash must agree.
+
+In a job of several processes all make the same calls, but the first process
+alone touches the disk: what it reads, all get.
 """
 
 import json
@@ -14,9 +17,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as orbax
 from orbax.checkpoint import v1 as ocp
 
-from junlearn import tree
+from junlearn import processes, tree
 
 _HASH = "sha256.json"
 
@@ -33,13 +37,15 @@ def save(path: str | Path, content: Any) -> str:
       before is untouched.
   """
   path = Path(path).absolute()
+  digest = tree.digest(content)
+  if not processes.is_first():
+    return digest
   partial = _partial(path)
   shutil.rmtree(partial, ignore_errors=True)
   partial.parent.mkdir(parents=True, exist_ok=True)
   flat = _flatten(content)
   try:
-    ocp.save(partial / "tree", flat)
-    digest = tree.digest(content)
+    _write(partial / "tree", flat)
     (partial / _HASH).write_text(json.dumps({"sha256": digest}))
   except (OSError, ValueError) as error:  # orbax wraps a full disk in either
     shutil.rmtree(partial, ignore_errors=True)
@@ -55,7 +61,8 @@ def save(path: str | Path, content: Any) -> str:
 
 def exists(path: str | Path) -> bool:
   """Whether a checkpoint was written at the path."""
-  return Path(path).is_dir() or _interrupted(Path(path)).is_dir()
+  here = Path(path).is_dir() or _interrupted(Path(path)).is_dir()
+  return bool(processes.share(np.bool_(here)))
 
 
 def load(path: str | Path, like: Any) -> Any:
@@ -70,19 +77,58 @@ def load(path: str | Path, like: Any) -> Any:
     CheckpointError: if there is none, if it is truncated, or if it holds other
       leaves, shapes or dtypes (they are listed).
   """
-  path = Path(path).absolute()
+  expected = _flatten(like)
+  zeros = {k: np.zeros(v.shape, v.dtype) for k, v in expected.items()}
+  kept = np.zeros(32, np.uint8), zeros
+  if processes.is_first():
+    kept = _read(Path(path).absolute(), expected, zeros)
+  recorded, flat = processes.share(kept)
+  # Host arrays stay there: float64 must not depend on JAX's setting.
+  content = jax.tree.unflatten(
+    jax.tree.structure(like),
+    [
+      flat[name] if isinstance(leaf, np.ndarray) else jnp.asarray(flat[name])
+      for name, leaf in expected.items()
+    ],
+  )
+  if bytes.fromhex(tree.digest(content)) != recorded.tobytes():
+    raise CheckpointError(
+      f"checkpoint {path} is damaged: its content does not have the recorded "
+      "hash; delete it to start again from what was before it."
+    )
+  return content
+
+
+def _alone() -> ocp.Context:
+  """Where orbax does not wait for other processes: they do not call it."""
+  context = ocp.Context()
+  context.multiprocessing.active_processes = {0}
+  context.multiprocessing.barrier_sync_key_prefix = "first"
+  return context
+
+
+def _write(path: Path, flat: dict[str, Any]) -> None:
+  # As `ocp.save`, which waits for all processes whatever it is told.
+  alone = _alone().multiprocessing.v0()
+  handler = orbax.PyTreeCheckpointHandler(multiprocessing_options=alone)
+  with orbax.Checkpointer(handler, multiprocessing_options=alone) as saver:
+    saver.save(path, args=orbax.args.PyTreeSave(jax.device_get(flat)))
+
+
+def _read(path: Path, expected: dict[str, Any], zeros: dict[str, Any]):
+  """The recorded hash, 32 bytes, and the content by leaf."""
   if not path.is_dir() and _interrupted(path).is_dir():
     path = _interrupted(path)
   if not (path / _HASH).is_file():
     raise CheckpointError(f"{path} holds no complete checkpoint.")
-  expected = _flatten(like)
   try:
     recorded = json.loads((path / _HASH).read_text())["sha256"]
-    stored = ocp.metadata(path / "tree").metadata
-    difference = _difference(stored, expected)
-    if not difference:
-      target = {k: _zeros(v) for k, v in expected.items()}
-      flat = ocp.load(path / "tree", target)
+    recorded = np.frombuffer(bytes.fromhex(recorded), np.uint8).reshape(32)
+    with _alone():
+      stored = ocp.metadata(path / "tree").metadata
+      difference = _difference(stored, expected)
+      if not difference:
+        flat = ocp.load(path / "tree", zeros)
   except Exception as error:  # whatever a damaged file makes the reader raise
     raise CheckpointError(
       f"checkpoint {path} is damaged ({type(error).__name__}); delete it to "
@@ -92,14 +138,7 @@ def load(path: str | Path, like: Any) -> Any:
     raise CheckpointError(
       f"checkpoint {path} belongs to something else: {difference}."
     )
-  structure = jax.tree.structure(like)
-  content = jax.tree.unflatten(structure, [flat[name] for name in expected])
-  if tree.digest(content) != recorded:
-    raise CheckpointError(
-      f"checkpoint {path} is damaged: its content does not have the recorded "
-      "hash; delete it to start again from what was before it."
-    )
-  return content
+  return recorded, flat
 
 
 class Progress:
@@ -110,6 +149,9 @@ class Progress:
     seconds: least time between two saves.
     notes: NumPy arrays of the caller's, saved with the state and, when there
       is something to restore, overwritten in place by what was saved.
+    spread: whether carry (on axis 0) and infos (on axis 1) hold the members of
+      a population that are this process's own. Those of all are kept, so that
+      another number of processes may go on.
   """
 
   def __init__(
@@ -118,8 +160,10 @@ class Progress:
     *,
     seconds: float = 10.0,
     notes: dict[str, np.ndarray] | None = None,
+    spread: bool = False,
   ):
     self._path = Path(path)
+    self._spread = spread
     self._seconds = seconds
     self._notes = notes or {}
     self._saved = time.monotonic()
@@ -128,24 +172,37 @@ class Progress:
     """Steps done, carry and infos: those kept, or the given ones and 0."""
     if not exists(self._path):
       return 0, carry, infos
+    # Gathered for its shapes alone, and the same on all processes.
     kept = load(self._path, self._content(0, carry, infos))
     for name, note in self._notes.items():
       note[...] = kept["notes"][name]
-    infos = jax.tree.map(np.array, kept["infos"])
-    return int(kept["step"]), kept["carry"], infos
+    carry, infos = kept["carry"], kept["infos"]
+    if self._spread:
+      rows = processes.own(tree.size(carry))
+      carry = tree.take(carry, rows)
+      infos = jax.tree.map(lambda leaf: leaf[:, rows], infos)
+    # Writable, for the loop fills them up.
+    return int(kept["step"]), carry, jax.tree.map(np.array, infos)
 
   def save(self, step: int, carry: Any, infos: Any) -> None:
     """Keeps the state if `seconds` have passed since the last time."""
-    if time.monotonic() - self._saved >= self._seconds:
+    due = time.monotonic() - self._saved >= self._seconds
+    if self._spread:  # what all must do together, one decides
+      due = processes.share(np.bool_(due))
+    if due:
       save(self._path, self._content(step, carry, infos))
       self._saved = time.monotonic()
 
   def clear(self) -> None:
     """Forgets what was kept, once the result is safe elsewhere."""
+    if not processes.is_first():
+      return
     for path in (self._path, _interrupted(self._path), _partial(self._path)):
       shutil.rmtree(path, ignore_errors=True)
 
   def _content(self, step, carry, infos):
+    if self._spread:
+      carry, infos = processes.gather(carry), processes.gather(infos, axis=1)
     return {
       "step": np.int32(step),
       "carry": carry,
@@ -176,12 +233,6 @@ def _flatten(content: Any) -> dict[str, Any]:
   if len(flat) < len(leaves):
     raise ValueError("checkpoint: two leaves have the same path name.")
   return flat
-
-
-def _zeros(leaf: Any) -> np.ndarray | jax.Array:
-  """Host arrays stay there, where float64 does not depend on JAX's setting."""
-  library = np if isinstance(leaf, np.ndarray) else jnp
-  return library.zeros(leaf.shape, leaf.dtype)
 
 
 def _difference(stored: dict[str, Any], expected: dict[str, Any]) -> str:

@@ -155,16 +155,16 @@ def test_what_belongs_to_something_else_is_listed(path, like, message):
     checkpoint.load(path, like)
 
 
-@pytest.mark.parametrize("fails", ["save", "write_text"])
+@pytest.mark.parametrize("fails", ["_write", "write_text"])
 def test_a_failed_save_leaves_the_checkpoint_before(path, fails, monkeypatch):
-  save = checkpoint.ocp.save
+  save = checkpoint._write
 
   def full(*arguments, **kwargs):
-    if fails == "save":
+    if fails == "_write":
       save(*arguments, **kwargs)  # fails after having written
     raise OSError(errno.ENOSPC, "No space left on device")
 
-  owner = checkpoint.ocp if fails == "save" else Path
+  owner = checkpoint if fails == "_write" else Path
   with monkeypatch.context() as patch:
     patch.setattr(owner, fails, full)
     with pytest.raises(OSError, match=r"could not be written: .*No space"):
@@ -206,9 +206,7 @@ def save_and_crash(path, new, at, monkeypatch):
       child.unlink()
 
   with monkeypatch.context() as patch:
-    patch.setattr(
-      checkpoint.ocp, "save", dying(checkpoint.ocp, "save", half_saved)
-    )
+    patch.setattr(checkpoint, "_write", dying(checkpoint, "_write", half_saved))
     patch.setattr(Path, "write_text", dying(Path, "write_text"))
     patch.setattr(Path, "rename", dying(Path, "rename"))
     # Only our own removals; orbax has some too.

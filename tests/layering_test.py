@@ -29,6 +29,7 @@ LAYERS = {
   "batch": (2, 2),
   "loop": (2, 2),
   "across": (2, 2),
+  "processes": (2, 2),
   "descent": (2, 2),
   "relabel": (2, 2),
   "attack": (2, 2),

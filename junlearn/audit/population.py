@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from junlearn import descent as descents
-from junlearn import objective
+from junlearn import objective, processes
 from junlearn.across import Backend, fastest
 from junlearn.loop import Loop
 from junlearn.loss import cross_entropy
@@ -34,7 +34,9 @@ def train(
   """Trains one model per row of `membership`, from fresh params.
 
   Member `k` starts from its own key, `split(key, members)[k]`, and minimises
-  the mean cross-entropy over the examples with `membership[k] = 1`.
+  the mean cross-entropy over the examples with `membership[k] = 1`. In a job of
+  several processes each trains its own block of members, and all get the whole
+  population.
 
   Args:
     key: PRNG key.
@@ -51,7 +53,8 @@ def train(
     The result with stacked params; `info["steps"]` is `[num_steps, members]`.
 
   Raises:
-    ValueError: if `membership` has another shape.
+    ValueError: if `membership` has another shape, or several processes do not
+      divide its members.
   """
   n = examples["label"].shape[0]
   if membership.ndim != 2 or membership.shape[1] != n:
@@ -59,12 +62,11 @@ def train(
       f"membership has shape {membership.shape}; it must be [members, {n}]."
     )
   shared = {name: examples[name] for name in ("input", "label")}
-  request = Request(
-    forget=None,
-    retain={**shared, "weight": jnp.asarray(membership, jnp.float32)},
-  )
+  rows = processes.own(membership.shape[0])
+  weight = jnp.asarray(membership, jnp.float32)
+  request = Request(forget=None, retain={**shared, "weight": weight[rows]})
   axes = Request(forget=None, retain={**dict.fromkeys(shared), "weight": 0})
-  keys = jax.random.split(stage_key(key, "members"), membership.shape[0])
+  keys = jax.random.split(stage_key(key, "members"), membership.shape[0])[rows]
   first = jnp.asarray(examples["input"][:1])
   params = jax.vmap(model.init, in_axes=(0, None))(keys, first)
   member = descents.gradient_descent(
@@ -76,4 +78,13 @@ def train(
   population = descents.population(
     member, axes, backend=backend or fastest(len(keys))
   )
-  return descents.run(population, loop)(keys, params, request)
+  result = descents.run(population, loop)(keys, params, request)
+  finite = processes.gather(result.info["finite"][None])
+  return Result(
+    processes.gather(result.params),
+    Request(forget=None, retain={**shared, "weight": weight}),
+    {
+      "steps": processes.gather(result.info["steps"], axis=1),
+      "finite": jnp.all(finite),
+    },
+  )

@@ -149,7 +149,7 @@ def _kill_before(patch, count):
   patch.setattr(Path, "replace", killing(Path.replace))
   patch.setattr(shutil, "rmtree", killing(shutil.rmtree, half_removed))
   patch.setattr(
-    checkpoint.ocp, "save", killing(checkpoint.ocp.save, half_saved)
+    checkpoint, "_write", killing(checkpoint._write, half_saved)
   )
   patch.setattr("os.fsync", killing(lambda _: None))
 

@@ -1,0 +1,103 @@
+"""Several processes that run one program, as on a pod.
+
+Every process runs the whole program on its own devices. A population
+(reference models, clients, seeds) is spread: each process computes the block
+of members that `own` names, and `gather` gives all of them every member. What
+is no population is computed by every process alike, and where they must not
+part, `share` gives all of them what the first process has. Files are the
+business of the first process alone: the others need none of its disks.
+
+All processes must make the same calls in the same order. In a program of one
+process every function here is the identity. Values travel as bytes, so that
+neither a negative zero nor a float64 is lost, whatever the settings of JAX.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+
+def is_first() -> bool:
+  """Whether this is the process that writes files and speaks."""
+  return jax.process_index() == 0
+
+
+def own(members: int) -> np.ndarray:
+  """The numbers `[members / processes]` of the members of this process.
+
+  Raises:
+    ValueError: if the processes do not divide the members.
+  """
+  count = jax.process_count()
+  if members % count:
+    raise ValueError(
+      f"{members} members do not divide evenly over {count} processes; their "
+      "number must be a multiple."
+    )
+  return np.arange(members).reshape(count, -1)[jax.process_index()]
+
+
+def gather(block: Any, *, axis: int = 0) -> Any:
+  """All members, from the blocks of all processes.
+
+  Args:
+    block: pytree of arrays with the members that `own` names on `axis`.
+    axis: where the members are.
+
+  Returns:
+    The pytree with the members of all processes on `axis`, in order.
+  """
+  if jax.process_count() == 1:
+    return block
+
+  def whole(leaf):
+    stacked = multihost_utils.process_allgather(_to_bytes(leaf))
+    parts = [_from_bytes(part, leaf) for part in stacked]
+    return _as_given(np.concatenate(parts, axis), leaf)
+
+  return jax.tree.map(whole, block)
+
+
+def share(value: Any) -> Any:
+  """What the first process has, for all.
+
+  Args:
+    value: pytree of arrays, of the same structure, shapes and dtypes in every
+      process; only the first one's numbers matter.
+  """
+  if jax.process_count() == 1:
+    return value
+  sent = multihost_utils.broadcast_one_to_all(jax.tree.map(_to_bytes, value))
+  return jax.tree.map(
+    lambda content, leaf: _as_given(_from_bytes(content, leaf), leaf),
+    sent,
+    value,
+  )
+
+
+def share_bytes(content: bytes | None) -> bytes | None:
+  """The first process's bytes, or None if it has none, for all."""
+  if jax.process_count() == 1:
+    return content
+  length = int(share(np.int64(-1 if content is None else len(content))))
+  if length < 0:
+    return None
+  if not is_first():
+    content = bytes(length)
+  return share(np.frombuffer(content, np.uint8)).tobytes()
+
+
+def _to_bytes(leaf: Any) -> np.ndarray:
+  return np.frombuffer(np.asarray(leaf).tobytes(), np.uint8)
+
+
+def _from_bytes(content: np.ndarray, like: Any) -> np.ndarray:
+  array = np.frombuffer(content.tobytes(), like.dtype)
+  return array.reshape(like.shape)
+
+
+def _as_given(array: np.ndarray, leaf: Any) -> Any:
+  return jnp.asarray(array) if isinstance(leaf, jax.Array) else array
