@@ -10,11 +10,8 @@ JAX's: read the ratios together with the load average printed with them.
 
 import importlib.util
 import os
-import platform
-import shlex
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
 from absl import app, flags
@@ -31,39 +28,6 @@ _ONLY = flags.DEFINE_multi_enum(
 )
 
 
-def _processor() -> str:
-  """The processor's name as the system knows it."""
-  try:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-  except OSError:
-    return platform.processor() or "unknown processor"
-  names = [
-    line.split(":")[1] for line in lines if line.startswith("model name")
-  ]
-  return names[0].strip() if names else "unknown processor"
-
-
-def _conditions(before: tuple[float, ...]) -> str:
-  """Machine, load, versions, command and commit, as Markdown."""
-  from experiments.workdir import describe
-
-  record = describe({})
-  packages = {**record["versions"], "torch": metadata.version("torch")}
-  versions = ", ".join(f"{name} {v}" for name, v in packages.items())
-  after = os.getloadavg()
-  return "\n".join(
-    [
-      f"- machine: {_processor()}, {record['device']['cores']} cores",
-      f"- load average: {before[0]:.1f} at the start, {after[0]:.1f} at the "
-      "end (the benchmark's own threads included)",
-      f"- versions: {versions}",
-      "- command: python -m experiments.bench.torch_cpu "
-      f"{shlex.join(sys.argv[1:])}".rstrip(),
-      f"- commit: {record['commit']}",
-    ]
-  )
-
-
 def main(arguments: Sequence[str]) -> None:
   """Measures, prints and, if asked, writes the table."""
   if len(arguments) > 1:
@@ -75,6 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     )
   # Both are slow to import, and --help needs neither.
   from experiments.bench import cases, timing
+  from experiments.bench.conditions import conditions
 
   before = os.getloadavg()
   parts = {
@@ -87,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     for comparison in parts[name](_REPEATS.value):
       comparisons.append(comparison)
       print(timing.markdown([comparison]).splitlines()[-1], flush=True)
-  text = f"{timing.markdown(comparisons)}\n\n{_conditions(before)}\n"
+  text = f"{timing.markdown(comparisons)}\n\n{conditions(before, ['torch'])}\n"
   print(f"\n{text}")
   if _OUT.value:
     Path(_OUT.value).write_text(f"# junlearn and PyTorch on the CPU\n\n{text}")
