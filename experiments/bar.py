@@ -9,7 +9,7 @@ from junlearn import processes
 
 
 class Bar:
-  """Shows steps done, the phase, its loss and the time left.
+  """Shows steps done, the phase and its status, and the time left.
 
   Of several processes only the first one shows anything.
 
@@ -42,9 +42,9 @@ class Bar:
     self._tqdm.initial, self._tqdm.n = self._skipped, self._done
     self._tqdm.refresh()
 
-  def update(self, steps: int, phase: str, loss: float) -> None:
-    """Counts steps taken and shows the phase and its loss."""
-    self._tqdm.set_description_str(f"{phase}, loss {loss:.3g}", refresh=False)
+  def update(self, steps: int, status: str) -> None:
+    """Counts steps taken and shows the status."""
+    self._tqdm.set_description_str(status, refresh=False)
     self._done += steps
     self._tqdm.update(steps)
     now = time.monotonic()
@@ -52,7 +52,7 @@ class Bar:
       taken = max(self._done - self._skipped, 1)
       left = (now - self._start) / taken * (self._total - self._done)
       self.say(
-        f"{self._done / self._total:4.0%}  {phase}, loss {loss:.3g}, "
+        f"{self._done / self._total:4.0%}  {status}, "
         f"about {left:.0f} s left"
       )
       self._shown = now

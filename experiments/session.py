@@ -175,8 +175,11 @@ class Session:
   def _watch(self, done, total, carry, infos):
     phase = self._phase
     steps = phase.look(done, total, carry.params)
-    loss = float(np.mean(infos["loss"][done - 1]))
-    self.bar.update(steps * phase.models, phase.name, loss)
+    name = "loss" if "loss" in infos else "residual"
+    value = float(np.mean(infos[name][done - 1]))
+    self.bar.update(
+      steps * phase.models, f"{phase.name}, {name} {value:.3g}"
+    )
 
 
 class _Phase:

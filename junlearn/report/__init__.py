@@ -11,6 +11,7 @@ knows nothing about models or modalities.
 from junlearn.report.forest import gaps
 from junlearn.report.judgement import over_forgotten, verdict
 from junlearn.report.metric import Metric
+from junlearn.report.network import Nodes, network
 from junlearn.report.page import Deletion, write
 from junlearn.report.plots import (
   Curve,
@@ -20,6 +21,7 @@ from junlearn.report.plots import (
   roc,
   trajectories,
 )
+from junlearn.report.series import Series, series
 from junlearn.report.summary import Entry, PerSeed, Summary, summarize
 
 __all__ = [
@@ -27,14 +29,18 @@ __all__ = [
   "Deletion",
   "Entry",
   "Metric",
+  "Nodes",
   "PerSeed",
   "Roc",
+  "Series",
   "Summary",
   "Values",
   "distributions",
   "gaps",
+  "network",
   "over_forgotten",
   "roc",
+  "series",
   "summarize",
   "trajectories",
   "verdict",

@@ -1,0 +1,442 @@
+"""Decentralised clients that train, are asked to delete, and release.
+
+One seed is one network: its graph, who holds which records, and which of them
+are to be forgotten.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn import metrics as sklearn_metrics
+
+from experiments.session import Outcome, Session
+from junlearn import descent, nn, processes, tree
+from junlearn.across import Backend, across
+from junlearn.audit import predict, signals, utility
+from junlearn.certify import bounds, certified, constants, noise
+from junlearn.clients import data, influence, rounds, topology
+from junlearn.clients.training import Training
+from junlearn.data import Dataset
+from junlearn.loss import cross_entropy
+from junlearn.methods import decentralized_newton
+from junlearn.model import from_linen
+from junlearn.transform import Request, Result, Transform
+
+
+class Network(NamedTuple):
+  """One seed.
+
+  Attributes:
+    adjacency: `[clients, clients]`.
+    clients: records, stacked `[clients, n, ...]`.
+    request: over the same records.
+    before: how the clients trained.
+    after: how they train once the request is answered.
+    smoothness: of every client's risk, before and after.
+  """
+
+  adjacency: np.ndarray
+  clients: dict[str, Any]
+  request: Request
+  before: Training
+  after: Training
+  smoothness: float
+
+
+class Certified(NamedTuple):
+  """A method whose release is certified.
+
+  Attributes:
+    form: of `decentralized_newton`.
+    noise: that fits the form.
+  """
+
+  form: decentralized_newton.Form
+  noise: noise.Noise
+
+
+METHODS: Mapping[str, Certified | None] = {
+  "newton": Certified("stacked", noise.independent),
+  "consensus": Certified("consensus", noise.shared),
+  "finetune": None,
+}
+
+
+class Recipe(NamedTuple):
+  """How clients train, and what a release promises.
+
+  Attributes:
+    model: "linear" or "mlp"; only the linear one can be certified.
+    rounds: of training and retraining.
+    tolerance: |X - T(X)|_F that they must reach.
+    finetune_rounds: of the method `finetune`.
+    epsilon: of one release.
+    delta: of one release.
+    max_distance: to retraining, of a certified method.
+    backend: how the clients are run.
+  """
+
+  model: str
+  rounds: int
+  tolerance: float
+  finetune_rounds: int
+  epsilon: float
+  delta: float
+  max_distance: float
+  backend: Backend
+
+
+def unit_norm(dataset: Dataset) -> Dataset:
+  """The data set with flat float64 inputs of Euclidean norm 1.
+
+  A bound on the norm that holds for every record that could be asked for is
+  part of a certificate's assumptions.
+  """
+
+  def flat(examples):
+    x = np.asarray(examples["input"], np.float64)
+    x = x.reshape(len(x), -1)
+    norm = np.linalg.norm(x, axis=1, keepdims=True)
+    return {**examples, "input": x / np.where(norm > 0, norm, 1)}
+
+  return dataset._replace(train=flat(dataset.train), test=flat(dataset.test))
+
+
+class Evidence(NamedTuple):
+  """What an audit measured.
+
+  Attributes:
+    metrics: numbers by name.
+    distances: |x_i - retrained x_i| of each client.
+  """
+
+  metrics: dict[str, float]
+  distances: np.ndarray
+
+
+class Study:
+  """Trains, corrects, releases and audits; every training is a phase."""
+
+  def __init__(self, dataset: Dataset, recipe: Recipe, session: Session):
+    self.dataset, self.recipe, self.session = dataset, recipe, session
+    modules = {
+      "linear": nn.MLP(dataset.num_classes, hidden=()),
+      "mlp": nn.MLP(dataset.num_classes, hidden=(32,)),
+    }
+    self.model = from_linen(modules[recipe.model])
+
+  def start(self, network: Network) -> Any:
+    """What all clients begin with: the same fresh params, stacked."""
+    clients = len(network.adjacency)
+    first = jnp.asarray(self.dataset.train["input"][:1])
+    params = self.model.init(jax.random.key(0), first)
+    return jax.tree.map(
+      lambda x: jnp.broadcast_to(x, (clients, *x.shape)).astype(first.dtype),
+      params,
+    )
+
+  def train(
+    self,
+    name: str,
+    training: Training,
+    params: Any,
+    request: Request,
+    *,
+    num_rounds: int,
+    reference: Any = None,
+  ) -> Outcome:
+    """The phase of so many rounds on what the request retains.
+
+    With a `reference`, the outcome's curve has the distance to it.
+    """
+    rule = rounds.descent(
+      training.round(cross_entropy(self.model)),
+      num_rounds=num_rounds,
+      backend=self.recipe.backend,
+    )
+    transform = self.spread(descent.run(rule, self.session.loop))
+    spread = self.recipe.backend == "pmap"
+
+    def evaluate(params):
+      return (float(np.linalg.norm(_distances(params, reference))),)
+
+    return self.session.phase(
+      name,
+      lambda: transform(jax.random.key(0), params, request),
+      start=params,
+      steps=num_rounds,
+      models=tree.size(params) if spread else 1,
+      evaluate=None if reference is None or spread else evaluate,
+      note=lambda info: {"residual": float(info["steps"]["residual"][-1])},
+    )
+
+  def correct(
+    self, name: str, network: Network, params: Any, form: Any
+  ) -> Outcome:
+    """The phase of the Newton correction, before any noise.
+
+    Its notes count the exchanges between neighbours: a product with the
+    curvature costs one, and so does the gradient of each step.
+    """
+    transform = self.spread(
+      self._compiled(
+        decentralized_newton.transform(
+          self.model,
+          network.after,
+          form=form,
+          max_distance=self.recipe.max_distance,
+          smoothness=network.smoothness,
+          backend=self.recipe.backend,
+        )
+      )
+    )
+
+    def note(info):
+      products = int(np.sum(info.solves.steps))
+      return {"exchanges": products + int(info.steps) + 1}
+
+    return self.session.phase(
+      name,
+      lambda: transform(jax.random.key(0), params, network.request),
+      start=params,
+      steps=0,
+      note=note,
+    )
+
+  def bound(self, network: Network, form: Any) -> Any:
+    """`(params, request) -> distance to retraining` that is certain."""
+    measure = decentralized_newton.bound(
+      self.model,
+      network.after,
+      form=form,
+      smoothness=network.smoothness,
+      backend=self.recipe.backend,
+    )
+
+    def everywhere(params, request):
+      own = processes.own(tree.size(params))
+      return measure(*tree.take((params, request), own))
+
+    return everywhere if self.recipe.backend == "pmap" else jax.jit(measure)
+
+  def release(
+    self, name: str, network: Network, corrected: Any, method: Certified
+  ) -> Outcome:
+    """The phase that checks the bound and adds the noise.
+
+    The key of the noise comes from the operating system and is kept nowhere:
+    once written, the release is read back, never drawn again.
+
+    Raises:
+      ArithmeticError: if the bound is above the recipe's `max_distance`.
+    """
+    recipe = self.recipe
+    transform = certified(
+      lambda key, params, request: Result(params, request, {}),
+      self.bound(network, method.form),
+      epsilon=recipe.epsilon,
+      delta=recipe.delta,
+      max_distance=recipe.max_distance,
+      comparator=self.comparator(network),
+      noise=method.noise,
+    )
+
+    def released():
+      result = transform(noise.fresh_key(), corrected, network.request)
+      if not result.info["certified"]:
+        raise ArithmeticError(
+          f"{name}: the distance to retraining is only known to be at most "
+          f"{float(result.info['distance']):.3g}, above --max_distance="
+          f"{recipe.max_distance:g}; nothing was released, retrain instead."
+        )
+      return result
+
+    return self.session.phase(
+      name,
+      released,
+      start=corrected,
+      steps=0,
+      note=lambda info: {
+        "bound": float(info["distance"]),
+        "sigma": float(info["sigma"]),
+      },
+    )
+
+  def comparator(self, network: Network) -> float:
+    """How far a retrained network may be from its own fixed point."""
+    after = network.after
+    if after.local_steps == 1:
+      return self.recipe.tolerance / (after.step_size * after.l2)
+    contraction = bounds.local_contraction(
+      step_size=after.step_size,
+      l2=after.l2,
+      smoothness=network.smoothness,
+      num_local_steps=after.local_steps,
+    )
+    return bounds.fixed_point_residual(
+      self.recipe.tolerance, contraction=contraction
+    )
+
+  def influence(self, network: Network) -> np.ndarray:
+    """Norm of the predicted influence of the deletion on each client.
+
+    To first order and without retraining, along the training from `start`.
+    """
+    loss = cross_entropy(self.model)
+    body = influence.propagate(
+      network.before.round(loss),
+      network.after.round(loss),
+      num_rounds=self.recipe.rounds,
+    )
+    run = self._compiled(
+      across(body, backend=self.recipe.backend, collective=True)
+    )
+    everything = self.start(network), network.clients, network.request.retain
+    own = tree.take(everything, processes.own(len(network.adjacency)))
+    return np.asarray(processes.gather(run(*own)[1].norm))[:, -1]
+
+  def audit(self, params: Any, network: Network, retrained: Any) -> Evidence:
+    """Utility and attack at every client that has not left.
+
+    The attack tells forgotten from test records by the confidence in the true
+    class; its AUC is the exact share of pairs that it orders.
+    """
+    present = np.diag(network.after.mixing) < 1
+    distances = _distances(params, retrained)
+    kept = tree.take(params, np.flatnonzero(present))
+    parts = {
+      "forget": records(network.request.forget),
+      "retain": records(network.request.retain),
+      "test": self.dataset.test,
+    }
+    logits = {
+      name: predict.predict(self.model, kept, part["input"], stacked=True)
+      for name, part in parts.items()
+    }
+    accuracy = {
+      name: [utility.accuracy(one, parts[name]["label"]) for one in per_client]
+      for name, per_client in logits.items()
+    }
+    auc = [
+      _attack(
+        signals.confidence(forget, parts["forget"]["label"]),
+        signals.confidence(test, parts["test"]["label"]),
+      )
+      for forget, test in zip(logits["forget"], logits["test"], strict=True)
+    ]
+    metrics = {
+      **{f"{name}_accuracy": float(np.mean(a)) for name, a in accuracy.items()},
+      "worst_test_accuracy": float(np.min(accuracy["test"])),
+      "attack_auc": float(np.mean(auc)),
+      "worst_attack_auc": float(np.max(auc)),
+      "distance": float(np.linalg.norm(distances[present])),
+    }
+    return Evidence(metrics, distances)
+
+  def spread(self, transform: Transform) -> Transform:
+    """The transform of stacked params, over all processes of the job."""
+    if self.recipe.backend != "pmap":
+      return transform
+
+    def everywhere(key, params, request):
+      own = processes.own(tree.size(params))
+      result = transform(key, *tree.take((params, request), own))
+      return Result(processes.gather(result.params), request, result.info)
+
+    return everywhere
+
+  def _compiled(self, function):
+    return function if self.recipe.backend == "pmap" else jax.jit(function)
+
+
+def build(
+  dataset: Dataset,
+  *,
+  adjacency: np.ndarray,
+  how: data.How,
+  select: Callable[[dict[str, Any]], Request],
+  leaving: int | None,
+  training: Training,
+  seed: int,
+) -> Network:
+  """Divides the records among the clients and selects what to forget.
+
+  Args:
+    dataset: with inputs of norm 1.
+    adjacency: of the clients.
+    how: the records are divided.
+    select: stacked records -> request.
+    leaving: the client that leaves the graph, if one does.
+    training: its `mixing` and, if that is 0, its `step_size` are still open:
+      the largest step with which training converges on both graphs is taken.
+    seed: of the division.
+  """
+  shares = data.partition(dataset.train, len(adjacency), how=how, seed=seed)
+  clients = jax.tree.map(jnp.asarray, data.stack(shares))
+  request = jax.tree.map(jnp.asarray, select(clients))
+  gone = [] if leaving is None else [leaving]
+  mixing = topology.metropolis_hastings(adjacency)
+  rest = topology.remove(adjacency, gone) if gone else mixing
+  topology.check_mixing(mixing)
+  topology.check_mixing(rest, removed=gone)
+  smoothness = constants.softmax(
+    input_norm=math.sqrt(2),  # 1 of the record, 1 of the bias
+    l2=training.l2,
+    num_classes=dataset.num_classes,
+    scale=max(
+      _largest_scale(clients, training.weighting),
+      _largest_scale(request.retain, training.weighting),
+    ),
+  ).smoothness
+  step_size = training.step_size
+  if step_size == 0:
+    smallest = min(
+      topology.spectrum(mixing).smallest,
+      topology.spectrum(rest, removed=gone).smallest,
+    )
+    several = training.local_steps > 1
+    step_size = (1 if several else 1 + smallest) / smoothness
+  before = training._replace(mixing=mixing, step_size=step_size)
+  return Network(
+    adjacency,
+    clients,
+    request,
+    before,
+    before._replace(mixing=rest),
+    smoothness,
+  )
+
+
+def _largest_scale(examples, weighting) -> float:
+  if weighting == "uniform":
+    return 1.0
+  counts = np.asarray(examples["weight"]).sum(1)
+  return float((counts > 0).sum() * counts.max() / counts.sum())
+
+
+def records(examples: dict[str, Any]) -> dict[str, np.ndarray]:
+  """The records that are present, of one client or of all, on one axis."""
+  present = np.asarray(examples["weight"]) > 0
+  return {name: np.asarray(leaf)[present] for name, leaf in examples.items()}
+
+
+def _distances(params: Any, reference: Any) -> np.ndarray:
+  """|x_i - reference_i| of each client."""
+  squares = [
+    np.sum(np.square(np.asarray(a) - np.asarray(b)).reshape(len(a), -1), 1)
+    for a, b in zip(
+      jax.tree.leaves(params), jax.tree.leaves(reference), strict=True
+    )
+  ]
+  return np.sqrt(np.sum(squares, axis=0))
+
+
+def _attack(forget: np.ndarray, test: np.ndarray) -> float:
+  truth = np.repeat([1, 0], [len(forget), len(test)])
+  return float(
+    sklearn_metrics.roc_auc_score(truth, np.concatenate([forget, test]))
+  )
