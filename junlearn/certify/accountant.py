@@ -11,6 +11,7 @@ formula is all that is needed: general accountants, such as dp-accounting,
 approximate the same number for mechanisms that have none.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -64,8 +65,9 @@ class Account(NamedTuple):
     Raises:
       ValueError: if `epsilon` or `delta` is out of range.
     """
-    largest = 1 / gaussian_sigma(self.epsilon, self.delta, 1.0)
-    return math.sqrt(max(largest**2 - self.spent**2, 0.0))
+    return math.sqrt(
+      max(_largest(self.epsilon, self.delta) ** 2 - self.spent**2, 0.0)
+    )
 
   @property
   def spent_epsilon(self) -> float:
@@ -116,9 +118,12 @@ class Account(NamedTuple):
       raise ValueError(f"distance is {distance}; it must be at least 0.")
     if not 0 < sigma < math.inf:
       raise ValueError(f"sigma is {sigma}; it must be above 0.")
-    if distance / sigma > self.left:
+    releases = (*self.releases, Release(distance, sigma))
+    after = self._replace(releases=releases)
+    # Half of what `gaussian_sigma` rounds up: one release at its sigma fits.
+    if after.spent > _largest(self.epsilon, self.delta) * (1 + 5e-10):
       raise BudgetError(self._refusal())
-    return self._replace(releases=(*self.releases, Release(distance, sigma)))
+    return after
 
   def _refusal(self) -> str:
     return (
@@ -126,3 +131,9 @@ class Account(NamedTuple):
       f"after {len(self.releases)} releases (epsilon "
       f"{self.spent_epsilon:.4g}): retrain now."
     )
+
+
+@functools.lru_cache(maxsize=16)
+def _largest(epsilon: float, delta: float) -> float:
+  """The `mu` of the whole budget."""
+  return 1 / gaussian_sigma(epsilon, delta, 1.0)

@@ -85,7 +85,7 @@ def test_a_spent_budget_refuses():
   with pytest.raises(BudgetError, match=r"after 1 releases .*: retrain now"):
     account.sigma(0.1)
   with pytest.raises(BudgetError, match="retrain now"):
-    account.add(1e-9, 1.0)
+    account.add(1e-3, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,128 @@
+"""Named tuples as JSON that has one form only.
+
+`encode` writes a value in one way; `decode` accepts that way and no other, so
+that every byte of a document counts.
+"""
+
+import functools
+import json
+import math
+import types
+import typing
+from typing import Any
+
+
+def encode(value: Any, *, indent: int | None = None) -> str:
+  """The JSON of a named tuple, field by field, in the order of its class.
+
+  Raises:
+    ValueError: if a number is not finite.
+  """
+  return json.dumps(_plain(value), indent=indent, allow_nan=False)
+
+
+def decode(kind: Any, text: str, *, indent: int | None = None) -> Any:
+  """The named tuple of class `kind` that `encode` wrote.
+
+  Fields may be numbers, strings, booleans, None, named tuples, and
+  `dict[str, ...]`, `tuple[..., ...]` and unions of these.
+
+  Raises:
+    ValueError: naming the first field that is unknown, missing, twice there or
+      of another type, or if the text is not as `encode` writes it.
+  """
+  try:
+    data = json.loads(
+      text, object_pairs_hook=_unique, parse_constant=_no_constant
+    )
+  except (json.JSONDecodeError, RecursionError) as error:
+    raise ValueError(f"not JSON ({error})") from error
+  value = _typed(kind, data, "")
+  if encode(value, indent=indent) != text:
+    raise ValueError("not written in the one form that is allowed")
+  return value
+
+
+_hints = functools.cache(typing.get_type_hints)
+
+
+def _plain(value):
+  if hasattr(value, "_asdict"):
+    return {name: _plain(each) for name, each in value._asdict().items()}
+  if isinstance(value, dict):
+    return {name: _plain(each) for name, each in value.items()}
+  if isinstance(value, tuple):
+    return [_plain(each) for each in value]
+  return value
+
+
+def _typed(kind, value, path):
+  origin = typing.get_origin(kind)
+  arguments = typing.get_args(kind)
+  if origin in (typing.Union, types.UnionType):
+    return _first(arguments, value, path)
+  if origin is dict and isinstance(value, dict):
+    inner = arguments[1]
+    return {k: _typed(inner, v, f"{path}.{k}") for k, v in value.items()}
+  if origin is tuple and isinstance(value, list):
+    inner = arguments[0]
+    return tuple(
+      _typed(inner, each, f"{path}.{i}") for i, each in enumerate(value)
+    )
+  if hasattr(kind, "_fields") and isinstance(value, dict):
+    return _named_tuple(kind, value, path)
+  if origin is None and not hasattr(kind, "_fields") and _is(kind, value):
+    return value
+  shown = getattr(kind, "__name__", str(kind))
+  raise ValueError(f"{_shown(path)} is {value!r}; it must be a {shown}")
+
+
+def _first(kinds, value, path):
+  """By the first kind that fits; the last one's complaint if none does."""
+  for kind in kinds[:-1]:
+    try:
+      return _typed(kind, value, path)
+    except ValueError:
+      continue
+  return _typed(kinds[-1], value, path)
+
+
+def _named_tuple(kind, value, path):
+  hints = _hints(kind)
+  for problem, names in (
+    ("is missing", [name for name in hints if name not in value]),
+    ("is unknown", [name for name in value if name not in hints]),
+  ):
+    if names:
+      raise ValueError(f"{_shown(f'{path}.{names[0]}')} {problem}")
+  return kind(
+    **{
+      name: _typed(hints[name], value[name], f"{path}.{name}") for name in hints
+    }
+  )
+
+
+def _is(kind, value):
+  if kind is types.NoneType:
+    return value is None
+  if isinstance(value, bool):
+    return kind is bool
+  if kind is float:
+    return isinstance(value, int | float) and math.isfinite(value)
+  return isinstance(value, kind)
+
+
+def _unique(pairs):
+  names = [name for name, _ in pairs]
+  for name in names:
+    if names.count(name) > 1:
+      raise ValueError(f"{name} is there twice")
+  return dict(pairs)
+
+
+def _no_constant(text):
+  raise ValueError(f"{text} is not a number")
+
+
+def _shown(path):
+  return path.removeprefix(".") or "the document"
