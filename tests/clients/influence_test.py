@@ -82,7 +82,7 @@ def test_a_client_that_leaves(x64):
   _, true = two_runs(clients, before, after, retain)
   _, exact = estimate(clients, before, after, retain)
   # An eighth of all examples is no small deletion.
-  assert relative_error(exact.value, true) < 0.2
+  assert relative_error(exact.value, true) < 0.05
 
 
 def test_a_small_deletion_has_a_second_order_error(x64):
