@@ -18,7 +18,7 @@ from typing import NamedTuple
 from junlearn.certify.calibrate import gaussian_epsilon, gaussian_sigma
 
 
-class BudgetError(RuntimeError):
+class BudgetError(ArithmeticError):
   """A release would exceed the budget; the answer is to retrain."""
 
 

@@ -134,7 +134,11 @@ def read(path: str | Path, *, head: str | None = None) -> tuple[Entry, ...]:
       short.
     OSError: if the file cannot be read.
   """
-  content = Path(path).read_bytes()
+  return parse(Path(path).read_bytes(), head=head)
+
+
+def parse(content: bytes, *, head: str | None = None) -> tuple[Entry, ...]:
+  """As `read`, of the file's content."""
   pieces = content.split(b"\n")
   if pieces.pop():
     raise LedgerError(f"line {len(pieces) + 1} is cut short.")

@@ -60,7 +60,7 @@ def _typed(kind, value, path):
   origin = typing.get_origin(kind)
   arguments = typing.get_args(kind)
   if origin in (typing.Union, types.UnionType):
-    return _first(arguments, value, path)
+    return _typed(_member(arguments, value), value, path)
   if origin is dict and isinstance(value, dict):
     inner = arguments[1]
     return {k: _typed(inner, v, f"{path}.{k}") for k, v in value.items()}
@@ -77,14 +77,14 @@ def _typed(kind, value, path):
   raise ValueError(f"{_shown(path)} is {value!r}; it must be a {shown}")
 
 
-def _first(kinds, value, path):
-  """By the first kind that fits; the last one's complaint if none does."""
-  for kind in kinds[:-1]:
-    try:
-      return _typed(kind, value, path)
-    except ValueError:
-      continue
-  return _typed(kinds[-1], value, path)
+def _member(kinds, value):
+  """The one kind of a union that JSON's own types leave."""
+  if value is None and types.NoneType in kinds:
+    return types.NoneType
+  present = [kind for kind in kinds if kind is not types.NoneType]
+  wanted = isinstance(value, dict)
+  fitting = [kind for kind in present if hasattr(kind, "_fields") == wanted]
+  return (fitting or present)[0]
 
 
 def _named_tuple(kind, value, path):
