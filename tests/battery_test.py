@@ -1,6 +1,7 @@
 """Laws that every unlearning method obeys.
 
-A new method is one more row of `METHODS`; a module without a row fails.
+A new method is one more row of `DESCENTS` or of `CORRECTIONS`; a module
+without a row fails.
 """
 
 import functools
@@ -20,7 +21,9 @@ from junlearn.methods import (
   amun,
   ascent,
   finetune,
+  fisher_forget,
   grad_difference,
+  influence,
   random_label,
   retrain,
 )
@@ -34,7 +37,7 @@ def _search(model):
 
 
 # Each row: (problem, optimizer, num_steps=, batch_size=, loop=) -> Transform.
-METHODS = {
+DESCENTS = {
   "amun": lambda problem, optimizer, **options: amun.transform(
     problem.model, optimizer, search=_search(problem.model), **options
   ),
@@ -55,6 +58,20 @@ METHODS = {
   ),
 }
 
+# Methods of one step. Each row: (problem, strength) -> Transform; no strength
+# leaves the params as they are.
+CORRECTIONS = {
+  "fisher_forget": lambda problem, strength=1.0: fisher_forget.transform(
+    problem.model, alpha=1e-4 * strength
+  ),
+  "influence": lambda problem, strength=1.0: influence.transform(
+    problem.model, alpha=strength, tolerance=1e-9, max_steps=4
+  ),
+}
+
+METHODS = {**DESCENTS, **CORRECTIONS}
+DRAWS = set(METHODS) - {"influence"}  # the others read no key
+
 # Steps and learning rate at which a method should come closer to retraining.
 BUDGET = {
   "amun": (60, 0.5),
@@ -66,12 +83,17 @@ BUDGET = {
 }
 
 every_method = pytest.mark.parametrize("name", METHODS)
+every_descent = pytest.mark.parametrize("name", DESCENTS)
+every_correction = pytest.mark.parametrize("name", CORRECTIONS)
 KEY = jax.random.key(7)
 
 
 def make(name, *, problem=None, num_steps=5, loop=None):
-  return METHODS[name](
-    problem or problems.blobs(),
+  problem = problem or problems.blobs()
+  if name in CORRECTIONS:
+    return CORRECTIONS[name](problem)
+  return DESCENTS[name](
+    problem,
     optax.sgd(0.1, momentum=0.9),
     num_steps=num_steps,
     batch_size=8,
@@ -130,6 +152,11 @@ def test_info_is_finite(name):
   info = outcome(name).info
   assert jax.tree.leaves(info)
   assert tree.all_finite(info)
+
+
+@every_descent
+def test_info_has_the_steps(name):
+  info = outcome(name).info
   steps = info.get("descend", info)
   assert steps["finite"]
   assert steps["steps"]["loss"].shape == (5,)
@@ -141,7 +168,7 @@ def test_changes_the_params(name):
   assert tree.digest(outcome(name).params) != tree.digest(before)
 
 
-@every_method
+@pytest.mark.parametrize("name", sorted(DRAWS))
 def test_key_decides_the_result(name):
   problem = problems.blobs()
   again, other = (
@@ -156,7 +183,8 @@ def test_key_decides_the_result(name):
 def test_eager_and_host_loop_equal_jit(name):
   problem = problems.blobs()
   arguments = (KEY, problem.init(), problem.request)
-  for loop in (loops.scan(), loops.host(every=2)):
+  host = [loops.host(every=2)] if name in DESCENTS else []
+  for loop in (loops.scan(), *host):
     transform = make(name, loop=loop)
     assert_close(transform(*arguments), outcome(name))
     assert compilations(functools.partial(transform, *arguments)) == []
@@ -204,7 +232,7 @@ def test_weights_over_one_array_map_over_forget_sets(name):
   assert first != second
 
 
-@every_method
+@every_descent
 @pytest.mark.parametrize("loop", [loops.scan(), loops.host()])
 def test_zero_budget_is_the_identity(name, loop):
   problem = problems.blobs()
@@ -215,6 +243,25 @@ def test_zero_budget_is_the_identity(name, loop):
     assert abstract(result.params) == abstract(problem.init())
   else:
     assert_same(result.params, problem.init())
+
+
+@every_correction
+def test_no_strength_is_the_identity(name):
+  problem = problems.blobs()
+  transform = CORRECTIONS[name](problem, strength=0.0)
+  result = transform(KEY, problem.init(), problem.request)
+  assert_same(result.params, problem.init())
+
+
+@every_correction
+def test_corrections_leave_batch_statistics_alone(name):
+  problem = problems.normalized()
+  before = problem.init()
+  result = jax.jit(CORRECTIONS[name](problem))(KEY, before, problem.request)
+  assert abstract(result.params) == abstract(before)
+  assert tree.all_finite(result)
+  assert_same(result.params["batch_stats"], before["batch_stats"])
+  assert tree.digest(result.params) != tree.digest(before)
 
 
 def assert_refreshes_statistics(problem, name):
@@ -230,7 +277,7 @@ def assert_refreshes_statistics(problem, name):
     assert tree.path_name(path).endswith("mean") or np.all(leaf > 0)
 
 
-@every_method
+@every_descent
 def test_keeps_batch_statistics_in_form(name):
   assert_refreshes_statistics(problems.normalized(), name)
 
@@ -246,13 +293,16 @@ SEEDS = 8
 def unlearn(name, params, *requests):
   """Forget confidence `[seeds]` after a method, and the params `[seeds]`."""
   problem = problems.blobs(hidden=64)
-  num_steps, learning_rate = BUDGET[name]
-  transform = METHODS[name](
-    problem,
-    optax.sgd(learning_rate, momentum=0.9),
-    num_steps=num_steps,
-    batch_size=16,
-  )
+  if name in CORRECTIONS:
+    transform = CORRECTIONS[name](problem)
+  else:
+    num_steps, learning_rate = BUDGET[name]
+    transform = DESCENTS[name](
+      problem,
+      optax.sgd(learning_rate, momentum=0.9),
+      num_steps=num_steps,
+      batch_size=16,
+    )
 
   def single(key, params, request):
     params = transform(key, params, request).params
@@ -292,7 +342,7 @@ def test_the_problem_tells_original_from_retrained():
   assert np.all(target < 0.65)
 
 
-@pytest.mark.parametrize("name", sorted(set(BUDGET) - {"retrain", "finetune"}))
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"retrain", "finetune"}))
 def test_moves_the_forget_confidence_towards_retraining(name):
   before, target, original = references()
   ((after, _),) = unlearn(name, original, problems.blobs(hidden=64).request)
