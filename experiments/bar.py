@@ -52,8 +52,7 @@ class Bar:
       taken = max(self._done - self._skipped, 1)
       left = (now - self._start) / taken * (self._total - self._done)
       self.say(
-        f"{self._done / self._total:4.0%}  {status}, "
-        f"about {left:.0f} s left"
+        f"{self._done / self._total:4.0%}  {status}, about {left:.0f} s left"
       )
       self._shown = now
 

@@ -19,10 +19,12 @@ from absl import flags
 from experiments import harness, network_report, network_study
 from experiments.meter import Meter
 from experiments.network_study import METHODS, Network, Recipe, Study
+from experiments.register import Register
 from experiments.session import Outcome, Session
 from experiments.workdir import Workdir
 from junlearn import tree
-from junlearn.certify import convexity
+from junlearn.certify import calibrate, convexity
+from junlearn.certify.accountant import Account
 from junlearn.clients import data, topology
 from junlearn.clients.training import Training
 from junlearn.data import Dataset, load, select
@@ -96,8 +98,23 @@ _CLASS = flags.DEFINE_integer("forget_class", None, "Forget a whole class.")
 _CLIENT = flags.DEFINE_integer(
   "forget_client", None, "Forget a whole client, which leaves the graph."
 )
-_EPSILON = flags.DEFINE_float("epsilon", 1.0, "Of each release.")
-_DELTA = flags.DEFINE_float("delta", 1e-5, "Of each release.")
+_REQUESTS = flags.DEFINE_integer(
+  "requests",
+  1,
+  "Successive requests that what is to be forgotten is divided into; each is "
+  "answered by a release of its own.",
+  lower_bound=1,
+)
+_EPSILON = flags.DEFINE_float(
+  "epsilon", 1.0, "Budget of all releases of a network together."
+)
+_DELTA = flags.DEFINE_float("delta", 1e-5, "The same.")
+_PLANNED = flags.DEFINE_integer(
+  "planned_requests",
+  None,
+  "Releases to divide the budget among (default: as many as requests).",
+  lower_bound=1,
+)
 _MAX_DISTANCE = flags.DEFINE_float(
   "max_distance", 1e-3, "To retraining, at most, before a release."
 )
@@ -130,6 +147,7 @@ def main(arguments: Sequence[str]) -> None:
     finetune_rounds=_FINETUNE_ROUNDS.value,
     epsilon=_EPSILON.value,
     delta=_DELTA.value,
+    planned=_PLANNED.value or _REQUESTS.value,
     max_distance=_MAX_DISTANCE.value,
     backend=_BACKEND.value,
   )
@@ -211,13 +229,57 @@ def _run_seed(
       )
       add(name, outcome, exchanges=recipe.finetune_rounds)
       continue
+    register = Register(workdir, f"{folder}/{name}", study, network, seed)
+    add(name, *_answer(study, network, register, f"{folder}/{name}", original))
+
+
+def _answer(
+  study: Study,
+  network: Network,
+  register: Register,
+  name: str,
+  original: Outcome,
+) -> tuple[Outcome, list[Outcome]]:
+  """Answers the requests one after the other, each with a release of its own.
+
+  Returns:
+    The last release, and the corrections behind all of them.
+
+  Raises:
+    ArithmeticError: if the budget is spent or a bound is not met; the releases
+      before stay.
+  """
+  method, recipe = METHODS[name.split("/")[1]], study.recipe
+  distance = recipe.max_distance + study.comparator(network)
+  budget = Account(recipe.epsilon, recipe.delta)
+  sigma = budget.sigma(distance, releases=recipe.planned)
+  epsilon = calibrate.gaussian_epsilon(recipe.delta, distance, sigma)
+  corrections, before = [], original.params
+  for index, request in enumerate(network.requests):
+    if len(register.account().releases) <= index:
+      register.account().add(distance, sigma)  # before any noise is drawn
     corrected = study.correct(
-      f"{folder}/{name}-corrected", network, original.params, method.form
+      f"{name}/{index}-corrected", network, request, before, method.form
     )
     released = study.release(
-      f"{folder}/{name}", network, corrected.params, method
+      f"{name}/{index}-released",
+      network,
+      request,
+      corrected.params,
+      method,
+      epsilon=epsilon,
     )
-    add(name, released, corrected)
+    register.enter(
+      index,
+      method,
+      epsilon=epsilon,
+      before=before,
+      corrected=corrected,
+      released=released,
+    )
+    corrections.append(corrected)
+    before = corrected.params
+  return released, corrections
 
 
 class _Rows:
@@ -231,11 +293,11 @@ class _Rows:
     self,
     method: str,
     outcome: Outcome,
-    corrected: Outcome | None = None,
+    corrections: Sequence[Outcome] = (),
     *,
     exchanges: int = 0,
   ) -> None:
-    """Adds the row of a method, with what it was before any noise."""
+    """Adds the row of a method, and of what it was before any noise."""
     if self._workdir.row(method, self._seed) is not None:
       return
     meter = Meter()
@@ -246,30 +308,26 @@ class _Rows:
       "distances": evidence.distances,
       "curve": np.asarray(outcome.curve),
     }
-    unlearn, compiled = outcome.seconds, outcome.compile
-    if corrected is not None:
-      before = self._study.audit(corrected.params, self._network, target)
-      metrics |= {
-        **corrected.notes,
-        "distance_before_noise": before.metrics["distance"],
-      }
+    if corrections:
+      before = self._study.audit(corrections[-1].params, self._network, target)
+      metrics["distance_before_noise"] = before.metrics["distance"]
+      metrics["exchanges"] = sum(c.notes["exchanges"] for c in corrections)
       arrays["corrected"] = before.distances
-      unlearn += corrected.seconds
-      compiled += corrected.compile
+    parts = [outcome, *corrections]
     self._workdir.write_arrays(
       f"evidence/seed{self._seed}/{method}.npz", arrays
     )
-    seconds, audit_compiled = meter.read().tolist()
+    seconds, compiled = meter.read().tolist()
     self._workdir.add_row(
       {
         "method": method,
         "seed": self._seed,
         "metrics": metrics,
         "seconds": {
-          "unlearn": unlearn,
+          "unlearn": sum(part.seconds for part in parts),
           "retrain": self._retrained.seconds,
           "audit": seconds,
-          "compile": compiled + audit_compiled,
+          "compile": compiled + sum(part.compile for part in parts),
         },
         "peak_memory_bytes": outcome.peak_memory_bytes,
         "params_sha256": outcome.params_sha256,
@@ -291,6 +349,7 @@ def _network(dataset: Dataset, seed: int) -> Network:
     adjacency=_adjacency(seed),
     how=_PARTITION.value,
     select=lambda clients: _request(clients, seed),
+    num_requests=_REQUESTS.value,
     leaving=_CLIENT.value,
     training=training,
     seed=seed,

@@ -89,7 +89,7 @@ def join(*, quiet: bool) -> None:
     ) from error
   _abort_words = f"error: {_lost('JAX aborted it')}\n"
   if jax.process_index():
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115  to the end
+    _discard(sys.stdout.fileno())
 
 
 def leave(error: Exception) -> NoReturn:
@@ -149,17 +149,22 @@ def _options() -> dict[str, object] | None:
   return {**options, "cluster_detection_method": "deactivate"}
 
 
+def _discard(descriptor: int) -> None:
+  """Sends to nowhere what is written there from now on."""
+  with open(os.devnull, "w") as nowhere:
+    os.dup2(nowhere.fileno(), descriptor)
+
+
 def _silence_libraries() -> None:
   """Takes the terminal from C++, which greets on stdout; Python keeps it."""
   for name in ("stdout", "stderr"):
     stream = getattr(sys, name)
     stream.flush()
-    descriptor = stream.fileno()
-    own = os.dup(descriptor)
-    with open(os.devnull, "w") as nowhere:
-      os.dup2(nowhere.fileno(), descriptor)
-    python = open(own, "w", buffering=1, encoding=stream.encoding)  # noqa: SIM115
-    setattr(sys, name, python)
+    own = os.dup(stream.fileno())
+    _discard(stream.fileno())
+    # Never closed, as Python's own streams.
+    options = {"buffering": 1, "encoding": stream.encoding, "closefd": False}
+    setattr(sys, name, open(own, "w", **options))  # noqa: SIM115
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)

@@ -1,7 +1,9 @@
 """The report of a run of `experiments.decentralized`."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -154,7 +156,17 @@ def write(workdir: Workdir, study: Study, networks: Sequence[Network]) -> Path:
     not_proven=NOT_PROVEN,
     config=workdir.config,
     figures=figures,
+    certificate=_certificate(workdir, certified, len(first.requests)),
   )
+
+
+def _certificate(workdir, methods, releases) -> dict[str, Any] | None:
+  """The last certificate of the first seed's first certified method."""
+  if not methods:
+    return None
+  folder = f"releases/seed0/{methods[0]}"
+  name = f"{folder}/{releases - 1}/certificate.json"
+  return {"file": name, **json.loads(workdir.read(name))}
 
 
 def _asked(network: Network) -> int | None:

@@ -17,7 +17,7 @@ from experiments.session import Outcome, Session
 from junlearn import descent, nn, processes, tree
 from junlearn.across import Backend, across
 from junlearn.audit import predict, signals, utility
-from junlearn.certify import bounds, certified, constants, noise
+from junlearn.certify import bounds, certified, derived, noise
 from junlearn.clients import data, influence, rounds, topology
 from junlearn.clients.training import Training
 from junlearn.data import Dataset
@@ -33,18 +33,29 @@ class Network(NamedTuple):
   Attributes:
     adjacency: `[clients, clients]`.
     clients: records, stacked `[clients, n, ...]`.
-    request: over the same records.
+    requests: over the same records, one after the other; each names all that
+      is to be forgotten by then.
     before: how the clients trained.
-    after: how they train once the request is answered.
-    smoothness: of every client's risk, before and after.
+    after: how they train once the requests are answered.
+    head: constants of every client's risk, before and after.
   """
 
   adjacency: np.ndarray
   clients: dict[str, Any]
-  request: Request
+  requests: tuple[Request, ...]
   before: Training
   after: Training
-  smoothness: float
+  head: derived.Head
+
+  @property
+  def request(self) -> Request:
+    """The last one, with all that is to be forgotten."""
+    return self.requests[-1]
+
+  @property
+  def smoothness(self) -> float:
+    """At least the largest eigenvalue of any client's Hessian."""
+    return self.head.values.smoothness
 
 
 class Certified(NamedTuple):
@@ -57,6 +68,12 @@ class Certified(NamedTuple):
 
   form: decentralized_newton.Form
   noise: noise.Noise
+
+  def noise_dimensions(self, params: Any) -> int:
+    """Independent numbers in the noise on stacked params."""
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(params))
+    rows = tree.size(params) if self.noise is noise.shared else 1
+    return numbers // rows
 
 
 METHODS: Mapping[str, Certified | None] = {
@@ -74,8 +91,9 @@ class Recipe(NamedTuple):
     rounds: of training and retraining.
     tolerance: |X - T(X)|_F that they must reach.
     finetune_rounds: of the method `finetune`.
-    epsilon: of one release.
-    delta: of one release.
+    epsilon: of all releases of a network together.
+    delta: the same.
+    planned: releases among which epsilon is divided.
     max_distance: to retraining, of a certified method.
     backend: how the clients are run.
   """
@@ -86,6 +104,7 @@ class Recipe(NamedTuple):
   finetune_rounds: int
   epsilon: float
   delta: float
+  planned: int
   max_distance: float
   backend: Backend
 
@@ -175,7 +194,12 @@ class Study:
     )
 
   def correct(
-    self, name: str, network: Network, params: Any, form: Any
+    self,
+    name: str,
+    network: Network,
+    request: Request,
+    params: Any,
+    form: decentralized_newton.Form,
   ) -> Outcome:
     """The phase of the Newton correction, before any noise.
 
@@ -197,11 +221,12 @@ class Study:
 
     def note(info):
       products = int(np.sum(info.solves.steps))
-      return {"exchanges": products + int(info.steps) + 1}
+      steps = int(info.steps)
+      return {"steps": steps, "exchanges": products + steps + 1}
 
     return self.session.phase(
       name,
-      lambda: transform(jax.random.key(0), params, network.request),
+      lambda: transform(jax.random.key(0), params, request),
       start=params,
       steps=0,
       note=note,
@@ -224,7 +249,14 @@ class Study:
     return everywhere if self.recipe.backend == "pmap" else jax.jit(measure)
 
   def release(
-    self, name: str, network: Network, corrected: Any, method: Certified
+    self,
+    name: str,
+    network: Network,
+    request: Request,
+    corrected: Any,
+    method: Certified,
+    *,
+    epsilon: float,
   ) -> Outcome:
     """The phase that checks the bound and adds the noise.
 
@@ -238,7 +270,7 @@ class Study:
     transform = certified(
       lambda key, params, request: Result(params, request, {}),
       self.bound(network, method.form),
-      epsilon=recipe.epsilon,
+      epsilon=epsilon,
       delta=recipe.delta,
       max_distance=recipe.max_distance,
       comparator=self.comparator(network),
@@ -246,7 +278,7 @@ class Study:
     )
 
     def released():
-      result = transform(noise.fresh_key(), corrected, network.request)
+      result = transform(noise.fresh_key(), corrected, request)
       if not result.info["certified"]:
         raise ArithmeticError(
           f"{name}: the distance to retraining is only known to be at most "
@@ -264,6 +296,28 @@ class Study:
         "bound": float(info["distance"]),
         "sigma": float(info["sigma"]),
       },
+    )
+
+  def measured(
+    self, network: Network, form: str, distance: float
+  ) -> derived.Derived:
+    """A distance that `bound` measured, as the theorem behind it gives it."""
+    after = network.after
+    if form == "consensus" or after.local_steps == 1:
+      return derived.derive(
+        "residual", gradient_norm=distance * after.l2, l2=after.l2
+      )
+    contraction = derived.derive(
+      "local_contraction",
+      step_size=after.step_size,
+      l2=after.l2,
+      smoothness=network.smoothness,
+      num_local_steps=after.local_steps,
+    )
+    return derived.derive(
+      "fixed_point_residual",
+      residual_norm=distance * (1 - contraction.result),
+      contraction=contraction,
     )
 
   def comparator(self, network: Network) -> float:
@@ -359,6 +413,7 @@ def build(
   adjacency: np.ndarray,
   how: data.How,
   select: Callable[[dict[str, Any]], Request],
+  num_requests: int,
   leaving: int | None,
   training: Training,
   seed: int,
@@ -370,28 +425,32 @@ def build(
     adjacency: of the clients.
     how: the records are divided.
     select: stacked records -> request.
+    num_requests: into which it is divided.
     leaving: the client that leaves the graph, if one does.
     training: its `mixing` and, if that is 0, its `step_size` are still open:
       the largest step with which training converges on both graphs is taken.
     seed: of the division.
+
+  Raises:
+    ValueError: if something does not fit the graph or the records.
   """
   shares = data.partition(dataset.train, len(adjacency), how=how, seed=seed)
   clients = jax.tree.map(jnp.asarray, data.stack(shares))
-  request = jax.tree.map(jnp.asarray, select(clients))
+  requests = _divide(clients, select(clients), num_requests)
   gone = [] if leaving is None else [leaving]
   mixing = topology.metropolis_hastings(adjacency)
   rest = topology.remove(adjacency, gone) if gone else mixing
   topology.check_mixing(mixing)
   topology.check_mixing(rest, removed=gone)
-  smoothness = constants.softmax(
+  records_of_all = [clients, *(request.retain for request in requests)]
+  head = derived.head_of(
+    "softmax",
     input_norm=math.sqrt(2),  # 1 of the record, 1 of the bias
     l2=training.l2,
     num_classes=dataset.num_classes,
-    scale=max(
-      _largest_scale(clients, training.weighting),
-      _largest_scale(request.retain, training.weighting),
-    ),
-  ).smoothness
+    scale=max(_largest_scale(e, training.weighting) for e in records_of_all),
+  )
+  smoothness = head.values.smoothness
   step_size = training.step_size
   if step_size == 0:
     smallest = min(
@@ -404,10 +463,24 @@ def build(
   return Network(
     adjacency,
     clients,
-    request,
+    requests,
     before,
     before._replace(mixing=rest),
-    smoothness,
+    head,
+  )
+
+
+def _divide(clients, request, number) -> tuple[Request, ...]:
+  """Successive requests, each with what the ones before it named."""
+  ids = records(request.forget)["id"]
+  if number > len(ids):
+    raise ValueError(
+      f"{number} requests were asked for; with {len(ids)} records to forget "
+      "there are as many at most."
+    )
+  ends = np.cumsum([len(part) for part in np.array_split(ids, number)])
+  return tuple(
+    jax.tree.map(jnp.asarray, data.by_id(clients, ids[:end])) for end in ends
   )
 
 

@@ -177,9 +177,7 @@ class Session:
     steps = phase.look(done, total, carry.params)
     name = "loss" if "loss" in infos else "residual"
     value = float(np.mean(infos[name][done - 1]))
-    self.bar.update(
-      steps * phase.models, f"{phase.name}, {name} {value:.3g}"
-    )
+    self.bar.update(steps * phase.models, f"{phase.name}, {name} {value:.3g}")
 
 
 class _Phase:

@@ -134,7 +134,12 @@ class Workdir:
 
   def write(self, name: str, text: str) -> None:
     """Replaces a file in one step, so that readers never see half of it."""
-    self._write(name, text.encode())
+    self.write_bytes(name, text.encode())
+
+  def write_bytes(self, name: str, content: bytes) -> None:
+    """Replaces a file in one step; done by the first process alone."""
+    if processes.is_first():
+      files.replace(self.path / name, content)
 
   def read(self, name: str) -> bytes | None:
     """The content of a file, or None if there is no such file."""
@@ -165,11 +170,7 @@ class Workdir:
     """Replaces a file of NumPy arrays (`.npz`) in one step."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    self._write(name, buffer.getvalue())
-
-  def _write(self, name: str, content: bytes) -> None:
-    if processes.is_first():
-      files.replace(self.path / name, content)
+    self.write_bytes(name, buffer.getvalue())
 
   def add_row(self, row: dict[str, Any]) -> None:
     """Adds a row to `results.jsonl`."""

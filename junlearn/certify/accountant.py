@@ -6,7 +6,7 @@ most `Delta` away from. Releases compose exactly,
     mu^2 = sum_k (Delta_k / sigma_k)^2,  delta = gaussian_delta(epsilon, mu, 1),
 
 also where later requests depend on earlier releases (J. Dong, A. Roth, W. J.
-Su, "Gaussian Differential Privacy", arXiv 1905.02383, corollary 3.3). So the
+Su, "Gaussian Differential Privacy", arXiv 1905.02383, section 3). So the
 formula is all that is needed: general accountants, such as dp-accounting,
 approximate the same number for mechanisms that have none.
 """

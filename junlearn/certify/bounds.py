@@ -288,7 +288,7 @@ def guo(
 
       |grad G'(w + p) - (grad G'(w) + H p)|
         <= gamma/2 max|x| |p| |X p| ||X||_2,
-      G' = sum over the retained of ell(w.x, y) + n l2/2 |w|^2
+      G' = sum over the n retained of ell(w.x, y) + n l2/2 |w|^2
 
   With `p = H^-1 g` and `g` the removed examples' gradients in `G`, the bracket
   is the gradient that stood before the removal, so bounds of successive

@@ -2,8 +2,8 @@
 
     w~ = stage(w),  |w~ - w'| <= bound(w~),  release w~ + N(0, sigma^2 I)
 
-`(epsilon, delta)`-certified unlearning: no test tells the release from that of
-the same mechanism on a model retrained without the forgotten examples,
+`(epsilon, delta)`-certified unlearning: no test tells the release from a model
+retrained without the forgotten examples and released with the same noise,
 
     Pr[release in O] <= e^epsilon Pr[retrained release in O] + delta
 
@@ -60,8 +60,8 @@ def certified(
     delta: in (0, 1).
     max_distance: above 0; None in mode `reported`, and only there.
     mode: see above.
-    comparator: distance of the retrained comparator to its own optimum, at
-      least 0 (its residual over `l2`).
+    comparator: distance of the retrained model to its own optimum, at least 0
+      (its residual over `l2`); 0 if that is the optimum itself.
     noise: `noise.independent`, or `noise.shared` for a consensus on axis 0.
 
   Returns:

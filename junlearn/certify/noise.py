@@ -21,7 +21,10 @@ Noise = Callable[[jax.Array, Any, Any], Any]
 
 
 def fresh_key() -> jax.Array:
-  """A key from the operating system's entropy, on the host."""
+  """A key from the operating system's entropy, on the host.
+
+  JAX's default keys have 64 bits.
+  """
   shape = jax.random.key_data(jax.random.key(0)).shape
   words = np.frombuffer(secrets.token_bytes(4 * shape[-1]), np.uint32)
   return jax.random.wrap_key_data(jnp.asarray(words))

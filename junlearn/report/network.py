@@ -69,7 +69,7 @@ def network(
         for at, number, shade in zip(place, numbers, shades, strict=True):
           dark = np.dot(shade[:3], (0.3, 0.6, 0.1)) < 0.55
           axes.text(
-            *at, f"{number:.0e}", ha="center", va="center", fontsize=6.5,
+            *at, f"{number:.1e}", ha="center", va="center", fontsize=6,
             color="white" if dark else "black", zorder=3,
           )  # fmt: skip
       axes.set(xlim=(-1.3, 1.3), ylim=(-1.3, 1.3), aspect="equal")

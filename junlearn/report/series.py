@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+from matplotlib import ticker
 from matplotlib.axes import Axes
 
 from junlearn.report import blocks
@@ -57,7 +58,11 @@ def series(
           style |= {"marker": "o", "markersize": 5}
         axes.plot(one.x, one.y, **style)
       axes.set(xscale=scales[0], yscale=scales[1])
-      axes.set(xlabel=short(x_label, 60), ylabel=short(y_label, 44))
+      axes.set(xlabel=short(x_label, 48), ylabel=short(y_label, 34))
+      for axis, scale in zip((axes.xaxis, axes.yaxis), scales, strict=True):
+        if scale == "log":  # its own labels are formulas, which are never read
+          axis.set_major_formatter(lambda value, _: f"{value:g}")
+          axis.set_minor_formatter(ticker.NullFormatter())
 
     names = ", ".join(one.label for one in kept)
     return blocks.Drawing(
@@ -68,7 +73,6 @@ def series(
           inner,
           title=y_label,
           description=f"{y_label} against {x_label} for {names}.",
-          size=(5.6, 3.2),
         )
       ],
       [(one.label, palette[one.label]) for one in kept],

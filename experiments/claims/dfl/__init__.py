@@ -1,0 +1,1 @@
+"""The claims of `experiments.claims.dfl_certified`, a module each."""

@@ -1,0 +1,119 @@
+"""Claim 6: what a certified release is worth, and what it costs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.claims.dfl.effort import (
+  effort_of_correction,
+  effort_of_rounds,
+)
+from experiments.claims.dfl.mechanism import releaser
+from experiments.claims.dfl.problem import Cases, Measured, claim
+from experiments.claims.dfl.table import table
+
+_FINE = 1e-8  # |X - T(X)|, the second residual
+
+
+def utility(cases: Cases, test: Any) -> Measured:
+  """Accuracy of releases on the test set, beside retraining's."""
+  rows = {}
+  for setting, group in cases.items():
+    row = rows[setting] = {
+      name: []
+      for name in (*_MODELS, *(f"mean {m}" for m in _MODELS), "worst node")
+    }
+    release = releaser(group[0].federation)
+    for seed, each in enumerate(group):
+      _, released = release(jax.random.key(seed), each.trained, each.request)
+      accuracy = {
+        name: 100 * each.federation.head.accuracy(params, test)
+        for name, params in (
+          ("original", each.trained),
+          ("retrained", each.retrained),
+          ("released", released.params),
+        )
+      }
+      for name, nodes in accuracy.items():
+        row[name].append(nodes.mean())
+      apart = np.abs(accuracy["released"] - accuracy["retrained"])
+      row["worst node"].append(apart.max())
+
+  gaps = [
+    np.abs(np.subtract(row["released"], row["retrained"]))
+    for row in rows.values()
+  ]
+  return [
+    claim("6a", "test accuracy, release and retraining apart (points), largest",
+          "<=", 1, np.max(gaps)),
+  ], table(
+    "Claim 6: test accuracy in percent, mean over nodes; the node whose "
+    "release is furthest from its retraining, in points",
+    rows,
+  )  # fmt: skip
+
+
+def costs(
+  cases: Cases, numbers: Sequence[str], *, distance: float | None, what: str
+) -> Measured:
+  """What one client exchanges and computes, relative to retraining.
+
+  Retraining goes on until its residual is that of the correction.
+
+  Args:
+    cases: requests.
+    numbers: of the claims, two for each number of local steps.
+    distance: to correct to by the certificate; None for a residual of 1e-8.
+    what: of these cases, in words.
+  """
+  rows = {}
+  for setting, group in cases.items():
+    row, (_, _, local_steps) = rows.setdefault(setting, {}), setting
+    federation = group[0].federation
+    target = distance or federation.distance(_FINE)
+    correct = jax.jit(federation.transform(max_distance=target))
+    for each in group:
+      retain = each.request.retain
+      found = correct(jax.random.key(0), each.trained, each.request)
+      own = effort_of_correction(found.info, local_steps)
+      reached = federation.residual(found.params, retain)
+      scratch, warm = (
+        effort_of_rounds(
+          federation.rounds_to(reached, start, retain), local_steps
+        )
+        for start in (federation.start(retain), each.trained)
+      )
+      for name, value in (
+        ("residual", reached),
+        ("exchanges", own.exchanges),
+        ("retraining's", scratch.exchanges),
+        ("share", own.exchanges / scratch.exchanges),
+        ("gradients", own.gradients),
+        ("share of retraining's", own.gradients / scratch.gradients),
+        ("warm start's rounds", warm.exchanges),
+        ("share of its exchanges", own.exchanges / warm.exchanges),
+        ("share of its gradients", own.gradients / warm.gradients),
+      ):
+        row.setdefault(name, []).append(value)
+
+  parts = [
+    (f"{kind} / retraining's, {what}, tau {tau}, largest", column, tau)
+    for tau in dict.fromkeys(tau for *_, tau in rows)
+    for kind, column in (
+      ("exchanges", "share"),
+      ("gradients", "share of retraining's"),
+    )
+  ]
+  claims = [
+    claim(
+      number,
+      quantity,
+      "<=",
+      0.1,
+      max(max(row[column]) for (*_, own), row in rows.items() if own == tau),
+    )
+    for number, (quantity, column, tau) in zip(numbers, parts, strict=True)
+  ]
+  return claims, table(f"Claim 6: cost for one client, {what}", rows)

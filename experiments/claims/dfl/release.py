@@ -1,0 +1,122 @@
+"""Claim 4: the best test between a release and retraining's.
+
+What a correction really leaves is far below what its certificate allows, so
+that even half the noise would hide it on these data. The worst model is the
+one that still passes and is as far away as the certificate says.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+from experiments.claims.dfl.mechanism import MAX_DISTANCE, releaser, unchanged
+from experiments.claims.dfl.problem import (
+  CLIENTS,
+  Case,
+  Cases,
+  Measured,
+  claim,
+)
+from experiments.claims.dfl.table import table
+from junlearn.certify import noise
+
+
+def claims(cases: Cases, *, samples: int) -> Measured:
+  """AUC of the likelihood ratio of so many releases, on the logistic head."""
+  rows, limits, refused = {}, [], []
+  for setting, group in cases.items():
+    if setting[0] != "logistic":
+      continue
+    row = rows[setting] = {}
+    federation = group[0].federation
+    release, trust = releaser(federation), releaser(federation, unchanged)
+    for seed, each in enumerate(group):
+      key = jax.random.key(seed)
+      corrected, released = release(key, each.trained, each.request)
+      sigma = float(released.info["sigma"])
+      worst = each.retrained + MAX_DISTANCE * (1 - 1e-6) * _flat(each)
+      noop = trust(key, each.trained, each.request)[1]
+      refused.append(_is_refused(noop))
+      if _is_refused(trust(key, worst, each.request)[1]):
+        raise ArithmeticError("the worst model that should pass is refused.")
+      limits.append(_largest_auc(MAX_DISTANCE + federation.slack, sigma) + 0.02)
+      tests = {
+        "released": (corrected.params, sigma),
+        "released, half the noise": (corrected.params, sigma / 2),
+        "worst": (worst, sigma),
+        "worst, half the noise": (worst, sigma / 2),
+        "no correction": (each.trained, sigma),
+        "no noise": (corrected.params, 0.0),
+      }
+      for index, (name, test) in enumerate(tests.items()):
+        auc = _auc(
+          jax.random.fold_in(key, index), *test, each.retrained, samples
+        )
+        row.setdefault(name, []).append(auc)
+  limit = max(limits)  # the same but for what training leaves
+
+  def every(name):
+    return np.concatenate([row[name] for row in rows.values()])
+
+  return [
+    claim("4b", "LRT AUC of releases, largest", "<=", limit,
+          every("released").max()),
+    claim("4c", "LRT AUC of the worst model that passes, largest", "<=", limit,
+          every("worst").max()),
+    claim("4d", "the same with half the noise (must fail), least", ">", limit,
+          every("worst, half the noise").min()),
+    claim("4e", "LRT AUC without correction (must fail), least", ">", limit,
+          every("no correction").min()),
+    claim("4f", "LRT AUC without noise, least", ">=", 1,
+          every("no noise").min()),
+    claim("4g", "share of uncorrected models that are refused", ">=", 1,
+          np.mean(refused)),
+  ], table(
+    f"Claim 4: AUC of the likelihood-ratio test, limit {limit:.4f}", rows
+  )  # fmt: skip
+
+
+def _largest_auc(distance: float, sigma: float) -> float:
+  """Of any test between two Gaussians whose means are so far apart."""
+  return float(stats.norm.cdf(distance / (math.sqrt(2) * sigma)))
+
+
+def _is_refused(released: Any) -> bool:
+  return bool(~released.info["certified"] & jnp.isnan(released.params).all())
+
+
+def _flat(each: Case) -> jax.Array:
+  """A direction in which no record curves any client's risk.
+
+  All clients move alike, in the weight of a pixel that is always empty; there
+  the certificates are attained.
+  """
+  empty = ~each.clients["input"].any(axis=(0, 1))
+  direction = jnp.zeros_like(each.retrained)
+  return direction.at[:, np.flatnonzero(empty)[0]].set(CLIENTS**-0.5)
+
+
+def _auc(key, params, sigma, retrained, samples) -> float:
+  """Of the likelihood ratio, a function of the place along the difference."""
+  direction = params - retrained
+  direction = direction / jnp.linalg.norm(direction)
+  scores = [
+    np.asarray(_places(keys, model, sigma, retrained, direction))
+    for keys, model in zip(
+      jax.random.split(key, (2, samples)), (params, retrained), strict=True
+    )
+  ]
+  return float(stats.mannwhitneyu(*scores).statistic) / samples**2
+
+
+@jax.jit
+def _places(keys, model, sigma, retrained, direction):
+  def one(key):
+    released = noise.independent(key, model, sigma)
+    return jnp.vdot(direction, released - retrained)
+
+  return jax.lax.map(one, keys, batch_size=100)
