@@ -41,7 +41,8 @@ def across(
   `jax.lax.axis_index(AXES)` the member's number, and a `while_loop` whose
   predicate is such a sum stops for all members at once. The axis "members" runs
   within the block of a device, "devices" over the devices of all processes;
-  gather and permute along one of them at a time (see `gather`).
+  gather and permute along one of them at a time (see `gather`). Reverse-mode
+  derivatives taken inside the function see the values of all members summed.
 
   Args:
     function: of one member, with positional arguments.
