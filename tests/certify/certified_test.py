@@ -39,7 +39,11 @@ def flat(tree):
 
 def added(transform, keys):
   """Noise of each key, `[keys, numbers]`."""
-  stacked = jax.vmap(lambda k: transform(k, params(), REQUEST).params)(keys)
+
+  def release(key):
+    return transform(key, params(), REQUEST).params
+
+  stacked = jax.jit(jax.vmap(release))(keys)
   mean = move(KEY, params(), REQUEST).params
   rows = jax.tree.map(lambda a, b: a - b, stacked, mean)
   return np.concatenate(
@@ -129,14 +133,11 @@ def test_shared_noise_for_a_consensus(x64):
 # The likelihood-ratio test: the strongest distinguisher of two releases.
 
 
-def auc(transform, distance):
-  """Of the projection on the worst direction, 20,000 releases a side."""
-  scores = added(transform, jax.random.split(KEY, 40000)) @ np.full(
-    SIZE, SIZE**-0.5
-  )
-  first, second = scores[:20000], scores[20000:] + distance
-  ranks = stats.rankdata(np.concatenate([first, second]))[20000:]
-  return (ranks.sum() - 20000 * 20001 / 2) / 20000**2
+def auc(first, second):
+  """Probability that a number of the second sample is the larger."""
+  n, m = len(first), len(second)
+  ranks = stats.rankdata(np.concatenate([first, second]))[n:]
+  return (ranks.sum() - m * (m + 1) / 2) / (n * m)
 
 
 def empirical_delta(draws, distance, sigma):
@@ -154,17 +155,16 @@ def test_likelihood_ratio_test(x64, factor, passes):
   def scaled(key, params, sigma):
     return noise.independent(key, params, factor * sigma)
 
-  transform = make(LIMIT, noise=scaled)
-  used = float(factor * transform(KEY, params(), REQUEST).info["sigma"])
+  used = factor * sigma
   analytic = calibrate.gaussian_delta(EPSILON, LIMIT, used)
   assert (analytic <= DELTA) == passes
+  draws = added(make(LIMIT, noise=scaled), jax.random.split(KEY, 40000))
+  draws = draws @ np.full(SIZE, SIZE**-0.5)  # along the worst direction
   allowed = special.ndtr(LIMIT / (np.sqrt(2) * sigma)) + 0.02
-  assert (auc(transform, LIMIT) <= allowed) == passes
-  draws = added(transform, jax.random.split(KEY, 60000))
-  draws = draws @ np.full(SIZE, SIZE**-0.5)
+  assert (auc(draws[:20000], draws[20000:] + LIMIT) <= allowed) == passes
   found = empirical_delta(draws, LIMIT, used)
-  # Three standard errors of a count with the probability DELTA or more.
-  margin = 3 * np.sqrt((1 + np.exp(2 * EPSILON)) * DELTA / 60000)
+  # Three standard errors of counts with the probability DELTA.
+  margin = 3 * np.sqrt((1 + np.exp(2 * EPSILON)) * DELTA / len(draws))
   assert (found <= DELTA + margin) == passes
 
 
