@@ -1,14 +1,11 @@
-"""Weighted sums of mean losses, by hand."""
+"""Risks and weighted sums of mean losses, by hand."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.special
 
-from junlearn.loss import cross_entropy
-from junlearn.model import from_function
-from junlearn.objective import mean, weighted
+from junlearn.objective import mean, risk, weighted
 from junlearn.transform import Request, stage_key
 
 KEY = jax.random.key(0)
@@ -24,20 +21,6 @@ def part(*values, weight=None):
   if weight is not None:
     examples["weight"] = jnp.array(weight)
   return examples
-
-
-def test_cross_entropy_is_the_negative_log_likelihood():
-  rng = np.random.default_rng(0)
-  inputs = rng.normal(size=(6, 4)).astype(np.float32)
-  weights = 5 * rng.normal(size=(4, 3)).astype(np.float32)
-  labels = np.array([0, 1, 2, 2, 1, 0], np.int32)
-  loss = cross_entropy(from_function(lambda w, x: x @ w))
-  losses, params = loss(weights, {"input": inputs, "label": labels})
-  expected = -scipy.special.log_softmax(inputs @ weights, axis=1)
-  np.testing.assert_allclose(
-    losses, expected[np.arange(6), labels], rtol=1e-4, atol=1e-5
-  )
-  assert params is weights
 
 
 def test_weighted_sum_by_hand():
@@ -145,3 +128,49 @@ def test_loss_keeps_the_dtype_of_the_model():
     key=KEY,
   )
   assert loss.dtype == jnp.bfloat16
+
+
+def test_risk_by_hand():
+  """2 mean (x - p)^2 + 3/2 (p^2 + q^2), of two leaves."""
+
+  def loss(params, examples):
+    return squared(params["p"], examples)
+
+  value = risk(loss, l2=3.0, scale=lambda examples: 2.0)
+  params = {"p": jnp.float32(1), "q": jnp.array([2.0, 1.0])}
+  examples = part(1.0, 3.0, 9.0, weight=[1.0, 0.5, 0.0])
+  result, slope = jax.value_and_grad(value)(params, examples)
+  assert float(result) == pytest.approx(2 * (0.5 * 4) / 1.5 + 1.5 * 6)
+  assert float(slope["p"]) == pytest.approx(2 * (0.5 * -4) / 1.5 + 3)
+  np.testing.assert_allclose(slope["q"], [6, 3])
+  nothing = part(1.0, 3.0, weight=[0.0, 0.0])
+  assert float(value(params, nothing)) == pytest.approx(9)
+
+
+def test_risk_reads_the_examples_for_its_scale():
+  value = risk(squared, l2=0.0, scale=lambda examples: examples["input"].size)
+  assert float(value(jnp.float32(0), part(1.0, 2.0))) == pytest.approx(5)
+
+
+def test_risk_is_in_evaluation_mode():
+  def loss(params, examples, key=None):
+    assert key is None
+    return squared(params, examples)
+
+  assert float(risk(loss, l2=0)(jnp.float32(0), part(2.0))) == 4
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_risk_keeps_the_dtype_of_the_model(dtype):
+  value = risk(
+    squared, l2=np.float64(0.1), scale=lambda examples: np.float64(2)
+  )
+  examples = {"input": jnp.ones(3, dtype)}
+  result, slope = jax.value_and_grad(value)(jnp.asarray(2, dtype), examples)
+  assert result.dtype == slope.dtype == dtype
+
+
+@pytest.mark.parametrize("l2", [-0.1, float("nan")])
+def test_risk_refuses_a_negative_penalty(l2):
+  with pytest.raises(ValueError, match=f"l2 is {l2}; it must be at least 0"):
+    risk(squared, l2=l2)

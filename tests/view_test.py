@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from junlearn import batch, view
 from junlearn.descent import descend
 from junlearn.loss import cross_entropy
-from junlearn.model import from_linen
+from junlearn.model import Model, from_linen
 from junlearn.objective import weighted
 from junlearn.transform import Request, stage_key
 
@@ -144,6 +144,57 @@ def test_wrong_views_are_named():
     view.only("convolution").split(PARAMS)
   with pytest.raises(ValueError, match="no names"):
     view.layers()
+
+
+MASK = jax.tree.map(lambda leaf: leaf % 2 == 1, PARAMS)
+
+
+def test_fixed_entries_of_a_mask_are_0_in_what_is_free():
+  """No norm or penalty of the free part counts them."""
+  free, _ = view.where(MASK).split(PARAMS)
+  assert leaf_names(free) == set(NAMES[1:])
+  jax.tree.map(
+    lambda m, new, old: np.testing.assert_array_equal(new, np.where(m, old, 0)),
+    MASK["params"],
+    free["params"],
+    PARAMS["params"],
+  )
+
+
+def first(params):
+  """A function of all leaves, state too."""
+  return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(
+  "lens", [view.full(), view.only("kernel"), view.where(MASK)]
+)
+def test_restricted_models_are_functions_of_the_free_leaves(lens):
+  params = jax.tree.map(jnp.asarray, PARAMS)
+
+  def refreshed(params, inputs, key=None):
+    outputs = first(params) * inputs
+    return outputs, params if key is None else scaled(params, 2)
+
+  whole = Model(lambda key, inputs: scaled(params, 3), refreshed)
+  model, free = view.restrict(whole, lens, params)
+  assert_equal(free, lens.split(params)[0])
+  inputs = jnp.arange(3.0)
+  for values in (free, scaled(free, 0.5)):
+    merged = lens.merge(values, lens.split(params)[1])
+    outputs, after = model.apply(values, inputs)
+    np.testing.assert_allclose(outputs, first(merged) * inputs, rtol=1e-6)
+    assert_equal(after, values)
+  # Refreshed statistics are dropped, and so are the derivatives by what is
+  # fixed.
+  assert_equal(model.apply(free, inputs, jax.random.key(0))[1], free)
+  slope = jax.grad(lambda free: jnp.sum(model.apply(free, inputs)[0]))(free)
+  expected, _ = lens.split(jax.grad(lambda p: 3 * first(p))(params))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), slope, expected
+  )
+  fresh = model.init(None, None)
+  assert_equal(fresh, lens.split(scaled(params, 3))[0])
 
 
 class Normed(linen.Module):

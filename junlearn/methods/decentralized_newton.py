@@ -119,7 +119,7 @@ def transform(
       lambda x: system.matrix(x, retain),
       system.start(params),
       num_steps=num_steps,
-      target=max_distance / system.distance,
+      target=float(max_distance / system.distance),
       tolerance=tolerance,
       max_steps=cg_steps,
       inner=system.inner,
@@ -206,7 +206,8 @@ def _system(
 ) -> _System:
   if form not in get_args(Form):
     raise ValueError(f"form is {form!r}; it must be 'stacked' or 'consensus'.")
-  check_positive(l2=training.l2)
+  check_positive(l2=training.l2, step_size=training.step_size)
+  check_at_least(1, local_steps=training.local_steps)
   loss = of_outputs(model, output_loss)
   product = operator(curvature, model, output_loss)
   scale = rounds.scale(training.weighting)

@@ -90,7 +90,7 @@ def transform(
       lambda x: product(x, retain, damping=l2 + damping, batch_size=batch_size),
       free,
       num_steps=num_steps,
-      target=l2 * max_distance,
+      target=float(l2 * max_distance),
       tolerance=tolerance,
       max_steps=cg_steps,
     )

@@ -1,0 +1,343 @@
+"""Newton corrections against dense solves and exact retraining."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from junlearn import tree, view
+from junlearn.certify import certified
+from junlearn.methods import newton
+from junlearn.transform import Request
+from tests import problems, softmax
+
+KEY = jax.random.key(0)
+L2 = 0.05
+
+
+def flat(params):
+  return np.asarray(ravel_pytree(params)[0])
+
+
+def start(problem, seed=0):
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(
+    lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), problem.init()
+  )
+
+
+def arrays(examples):
+  """Inputs with a constant 1 before them, labels and weights."""
+  x = np.asarray(examples["input"])
+  x = np.hstack([np.ones((len(x), 1)), x])
+  weight = np.asarray(examples.get("weight", np.ones(len(x))))
+  return x, np.asarray(examples["label"]), weight
+
+
+def slope(examples):
+  x, y, weight = arrays(examples)
+  return lambda theta: softmax.gradient(theta, x, y, weight, L2)
+
+
+def hessian(examples):
+  x, _, weight = arrays(examples)
+  return lambda theta: softmax.hessian(theta, x, weight, L2)
+
+
+def empirical_fisher(examples):
+  x, y, weight = arrays(examples)
+
+  def matrix(theta):
+    g = softmax.each_gradient(theta, x, y)
+    return (weight * g.T) @ g / weight.sum() + L2 * np.eye(len(theta))
+
+  return matrix
+
+
+def optimum(examples):
+  """Exact training."""
+  features, classes = arrays(examples)[0].shape[1], 3
+  return softmax.minimum(
+    slope(examples), hessian(examples), np.zeros(features * classes)
+  )
+
+
+def as_params(theta, like):
+  return ravel_pytree(like)[1](jnp.asarray(theta))
+
+
+def weighted(request, seed=3):
+  """The request with weights on what is retained."""
+  rng = np.random.default_rng(seed)
+  weight = rng.uniform(0, 2, tree.size(request.retain))
+  weight[::5] = 0
+  retain = {**request.retain, "weight": jnp.asarray(weight)}
+  return request._replace(retain=retain)
+
+
+def run(problem, params, request, **options):
+  stage = newton.transform(problem.model, **{"l2": L2, **options})
+  return jax.jit(stage)(KEY, params, request)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+  ("curvature", "matrix"),
+  [
+    ("hessian", hessian),
+    ("gauss_newton", hessian),
+    ("fisher", hessian),
+    ("empirical_fisher", empirical_fisher),
+  ],
+)
+def test_one_step_is_a_dense_solve(curvature, matrix):
+  problem = problems.logistic()
+  request, params = weighted(problem.request), start(problem)
+  theta = flat(params)
+  step = -np.linalg.solve(
+    matrix(request.retain)(theta) + 0.3 * np.eye(len(theta)),
+    slope(request.retain)(theta),
+  )
+  result = run(
+    problem, params, request,
+    num_steps=1, curvature=curvature, damping=0.3, tolerance=1e-13,
+    batch_size=7,
+  )  # fmt: skip
+  length = float(result.info.lengths[0])
+  assert length > 0
+  np.testing.assert_allclose(
+    flat(result.params), theta + length * step, atol=1e-11
+  )
+
+
+@pytest.mark.usefixtures("x64")
+def test_reaches_exact_retraining():
+  problem = problems.logistic()
+  trained = as_params(optimum(problem.examples), problem.init())
+  retrained = optimum(problem.request.retain)
+  assert np.linalg.norm(flat(trained) - retrained) > 0.1
+  result = run(problem, trained, problem.request)
+  np.testing.assert_allclose(flat(result.params), retrained, atol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_one_step_solves_ridge_regression():
+  problem = problems.logistic()
+  x, y, weight = arrays(weighted(problem.request).retain)
+
+  def squared(outputs, examples):
+    target = jax.nn.one_hot(examples["label"], 3)
+    return jnp.sum(jnp.square(outputs - target), 1) / 2
+
+  for curvature in ("hessian", "gauss_newton"):
+    result = run(
+      problem, start(problem), weighted(problem.request),
+      num_steps=1, curvature=curvature, tolerance=1e-13, output_loss=squared,
+    )  # fmt: skip
+    scaled = weight / weight.sum()
+    expected = np.linalg.solve(
+      (scaled * x.T) @ x + L2 * np.eye(5), (scaled * x.T) @ np.eye(3)[y]
+    )
+    np.testing.assert_allclose(flat(result.params), expected.ravel(), 1e-10)
+
+
+@pytest.mark.usefixtures("x64")
+def test_error_of_one_step_is_of_second_order_in_what_is_removed():
+  problem = problems.logistic()
+  forget = np.isin(problem.examples["id"], problem.request.forget["id"])
+  trained = as_params(optimum(problem.examples), problem.init())
+  stage = jax.jit(
+    newton.transform(problem.model, l2=L2, num_steps=1, tolerance=1e-12)
+  )
+  shares = 2.0 ** -np.arange(5)
+  distances = []
+  for share in shares:
+    weight = jnp.asarray(1 - share * forget)
+    retain = {**problem.examples, "weight": weight}
+    corrected = stage(KEY, trained, Request(None, retain)).params
+    retrained = optimum(retain)
+    distances.append(
+      [np.linalg.norm(flat(p) - retrained) for p in (trained, corrected)]
+    )
+  slopes = np.polyfit(np.log(shares), np.log(distances), 1)[0]
+  np.testing.assert_allclose(slopes, [1, 2], atol=0.3)
+
+
+@pytest.mark.usefixtures("x64")
+def test_stops_at_the_distance_asked_for():
+  problem = problems.logistic()
+  retrained = optimum(problem.request.retain)
+  result = run(problem, start(problem), problem.request, max_distance=0.01)
+  distance = newton.bound(problem.model, l2=L2)(result.params, problem.request)
+  assert result.info.converged
+  assert result.info.steps < 10
+  assert 1e-8 < np.linalg.norm(flat(result.params) - retrained) <= distance
+  assert distance <= 0.01
+  np.testing.assert_allclose(distance, result.info.residual / L2, rtol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+def test_bound_holds_for_any_params():
+  problem = problems.logistic()
+  request = weighted(problem.request)
+  retrained = optimum(request.retain)
+  bound = jax.jit(newton.bound(problem.model, l2=L2))
+  for seed in range(20):
+    params = jax.tree.map(
+      lambda leaf, s=seed: leaf * 10.0 ** (s % 5 - 3), start(problem, seed)
+    )
+    theta = retrained + flat(params)
+    distance = bound(as_params(theta, params), request)
+    np.testing.assert_allclose(
+      distance, np.linalg.norm(slope(request.retain)(theta)) / L2, rtol=1e-10
+    )
+    assert np.linalg.norm(flat(params)) <= distance
+
+
+def masks(problem):
+  """The kernel is free; and all but a few entries."""
+  init = problem.init()
+  rng = np.random.default_rng(5)
+  entries = jax.tree.map(lambda leaf: rng.random(leaf.shape) < 0.6, init)
+  kernel = {
+    "bias": np.zeros(init["bias"].shape, bool),
+    "kernel": np.ones(init["kernel"].shape, bool),
+  }
+  return {
+    "only": (view.only("kernel"), kernel),
+    "where": (view.where(entries), entries),
+  }
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("kind", ["only", "where"])
+def test_a_view_leaves_the_rest_and_the_free_part_converges(kind):
+  problem = problems.logistic()
+  lens, mask = masks(problem)[kind]
+  params, free = start(problem), flat(mask)
+  theta, part = flat(params), np.ix_(free, free)
+
+  def whole(values):
+    theta = flat(params).copy()
+    theta[free] = values
+    return theta
+
+  retain = problem.request.retain
+  expected = softmax.minimum(
+    lambda v: slope(retain)(whole(v))[free],
+    lambda v: hessian(retain)(whole(v))[part],
+    np.zeros(free.sum()),
+  )
+  result = run(problem, params, problem.request, view=lens)
+  np.testing.assert_array_equal(flat(result.params)[~free], theta[~free])
+  np.testing.assert_allclose(flat(result.params)[free], expected, atol=1e-12)
+
+  bound = newton.bound(problem.model, l2=L2, view=lens)
+  for where in (params, result.params):
+    apart = np.linalg.norm(flat(where)[free] - expected)
+    gradient = slope(retain)(flat(where))[free]
+    distance = bound(where, problem.request)
+    np.testing.assert_allclose(
+      distance, np.linalg.norm(gradient) / L2, atol=1e-13
+    )
+    assert apart <= distance + 1e-13
+
+
+def test_state_stays_as_it_is():
+  problem = problems.normalized()
+  params = problem.init()
+  params["batch_stats"] = jax.tree.map(lambda x: x + 0.5, params["batch_stats"])
+  result = run(
+    problem, params, problem.request,
+    curvature="gauss_newton", damping=0.1, num_steps=2,
+  )  # fmt: skip
+  assert tree.digest(result.params["batch_stats"]) == tree.digest(
+    params["batch_stats"]
+  )
+  assert result.info.steps == 2
+  moved = jax.tree.map(
+    lambda new, old: bool((new != old).any()),
+    result.params["params"],
+    params["params"],
+  )
+  assert all(jax.tree.leaves(moved))
+
+
+@pytest.mark.usefixtures("x64")
+def test_keeps_single_precision_among_numpy_scalars():
+  problem = problems.blobs(hidden=3)
+  wide = np.float64
+  result = run(
+    problem, problem.init(), problem.request,
+    l2=wide(L2), damping=wide(0.1), max_distance=wide(0.5), num_steps=2,
+  )  # fmt: skip
+  for leaf in jax.tree.leaves(result.params):
+    assert leaf.dtype == jnp.float32
+
+
+def release(problem, **options):
+  settings = {"l2": L2, "max_distance": 1e-3, **options}
+  return certified(
+    newton.transform(problem.model, **settings),
+    newton.bound(problem.model, l2=L2),
+    epsilon=1.0,
+    delta=1e-5,
+    max_distance=settings["max_distance"],
+  )
+
+
+@pytest.mark.usefixtures("x64")
+def test_certified_release():
+  problem = problems.logistic()
+  params = start(problem)
+  result = jax.jit(release(problem))(KEY, params, problem.request)
+  assert result.info["certified"]
+  assert result.info["distance"] <= 1e-3
+  noise = flat(result.params) - optimum(problem.request.retain)
+  assert 0 < np.abs(noise).max() < 5 * result.info["sigma"] + 1e-3
+
+  short = release(problem, max_distance=1e-14, num_steps=1)
+  result = jax.jit(short)(KEY, params, problem.request)
+  assert not result.info["certified"]
+  assert np.isnan(flat(result.params)).all()
+
+
+def test_certified_release_refuses_single_precision():
+  problem = problems.logistic()
+  with pytest.raises(ValueError, match="float32"):
+    release(problem)(KEY, problem.init(), problem.request)
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"l2": 0.0}, "l2 is 0.0; it must be above 0"),
+    ({"l2": float("nan")}, "l2 is nan"),
+    ({"max_distance": -1.0}, "max_distance is -1.0; it must be at least 0"),
+    ({"max_distance": float("nan")}, "max_distance is nan"),
+    ({"damping": -0.1}, "damping is -0.1; it must be at least 0"),
+    ({"num_steps": 0}, "num_steps is 0; it must be at least 1"),
+    ({"cg_steps": 0}, "cg_steps is 0; it must be at least 1"),
+    ({"tolerance": 0.0}, "tolerance is 0.0; it must be above 0"),
+    ({"curvature": "hesse"}, "curvature is 'hesse'; it must be one of 'hes"),
+  ],
+)
+def test_bad_arguments(options, message):
+  with pytest.raises(ValueError, match=message):
+    newton.transform(problems.blobs().model, **{"l2": L2, **options})
+
+
+def test_bad_requests():
+  problem = problems.blobs()
+  request = problem.request._replace(retain=None)
+  for function in (
+    functools.partial(newton.transform(problem.model, l2=L2), KEY),
+    newton.bound(problem.model, l2=L2),
+  ):
+    with pytest.raises(ValueError, match="no retain examples"):
+      function(problem.init(), request)
+  with pytest.raises(ValueError, match="l2 is -1"):
+    newton.bound(problem.model, l2=-1)
