@@ -14,7 +14,15 @@ import numpy as np
 from absl import flags
 
 from experiments import harness, image_report, image_study
-from experiments.image_study import METHODS, MODELS, Evidence, Recipe, Study
+from experiments.image_study import (
+  CORRECTIONS,
+  DESCENTS,
+  METHODS,
+  MODELS,
+  Evidence,
+  Recipe,
+  Study,
+)
 from experiments.meter import Meter
 from experiments.session import Session
 from experiments.workdir import Workdir
@@ -99,7 +107,11 @@ def main(arguments: Sequence[str]) -> None:
   with harness.naming(_REFERENCES.name):
     processes.own(_REFERENCES.value)
   if not _USE_RETAIN.value:
-    lame = [name for name in _METHOD.value if METHODS[name].needs_retain]
+    lame = [
+      name
+      for name in _METHOD.value
+      if name in CORRECTIONS or DESCENTS[name].needs_retain
+    ]
     if lame:
       raise ValueError(
         f"--nouse_retain: {', '.join(lame)} cannot work without the retained "
@@ -150,9 +162,13 @@ def _run_seed(
   target = audit("retrain", retrained)
   audit("original", original, target)
   readable = request if _USE_RETAIN.value else request._replace(retain=None)
-  steps = image_study.unlearning_steps(study.recipe, tree.size(request.retain))
+  budget = image_study.unlearning_steps(study.recipe, tree.size(request.retain))
   for name in _METHOD.value:
-    transform = study.unlearner(name, rates[name], steps)
+    if name in CORRECTIONS:
+      transform, steps = study.corrector(name), 0
+    else:
+      transform = study.unlearner(name, rates[name], budget)
+      steps = budget
     outcome = study.unlearn(
       name,
       seed,
@@ -225,10 +241,10 @@ def _request(train: dict[str, Any], seed: int) -> Request:
 
 
 def _learning_rates() -> dict[str, float]:
-  """The learning rate of every method: the flag's, else the default."""
+  """The learning rate of every descent: the flag's, else the default."""
   given = [text.partition("=")[::2] for text in _LEARNING_RATES.value]
-  harness.choose(_LEARNING_RATES.name, [name for name, _ in given], METHODS)
-  rates = {name: method.learning_rate for name, method in METHODS.items()}
+  harness.choose(_LEARNING_RATES.name, [name for name, _ in given], DESCENTS)
+  rates = {name: method.learning_rate for name, method in DESCENTS.items()}
   for name, value in given:
     try:
       rates[name] = float(value)
@@ -246,11 +262,12 @@ def _total(recipe: Recipe, dataset, requests) -> int:
   """Steps of one model that the whole run takes."""
   train, test = tree.size(dataset.train), tree.size(dataset.test)
   steps = image_study.training_steps
+  descents = sum(name in DESCENTS for name in _METHOD.value)
   total = recipe.references * steps(recipe, (train + test) // 2)
   for request in requests:
     retained = tree.size(request.retain)
     total += steps(recipe, train) + steps(recipe, retained)
-    total += len(_METHOD.value) * image_study.unlearning_steps(recipe, retained)
+    total += descents * image_study.unlearning_steps(recipe, retained)
   return total
 
 

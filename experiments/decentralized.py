@@ -230,7 +230,10 @@ def _run_seed(
       add(name, outcome, exchanges=recipe.finetune_rounds)
       continue
     register = Register(workdir, f"{folder}/{name}", study, network, seed)
-    add(name, *_answer(study, network, register, f"{folder}/{name}", original))
+    answer = _answer(
+      study, network, register, f"{folder}/{name}", original, retrained
+    )
+    add(name, *answer)
 
 
 def _answer(
@@ -239,6 +242,7 @@ def _answer(
   register: Register,
   name: str,
   original: Outcome,
+  retrained: Outcome,
 ) -> tuple[Outcome, list[Outcome]]:
   """Answers the requests one after the other, each with a release of its own.
 
@@ -259,7 +263,12 @@ def _answer(
     if len(register.account().releases) <= index:
       register.account().add(distance, sigma)  # before any noise is drawn
     corrected = study.correct(
-      f"{name}/{index}-corrected", network, request, before, method.form
+      f"{name}/{index}-corrected",
+      network,
+      request,
+      before,
+      method.form,
+      reference=retrained.params,
     )
     released = study.release(
       f"{name}/{index}-released",
@@ -310,9 +319,10 @@ class _Rows:
     }
     if corrections:
       before = self._study.audit(corrections[-1].params, self._network, target)
+      course = _joined([c.notes["course"] for c in corrections])
       metrics["distance_before_noise"] = before.metrics["distance"]
-      metrics["exchanges"] = sum(c.notes["exchanges"] for c in corrections)
-      arrays["corrected"] = before.distances
+      metrics["exchanges"] = course[-1][0]
+      arrays |= {"corrected": before.distances, "curve": np.asarray(course)}
     parts = [outcome, *corrections]
     self._workdir.write_arrays(
       f"evidence/seed{self._seed}/{method}.npz", arrays
@@ -333,6 +343,15 @@ class _Rows:
         "params_sha256": outcome.params_sha256,
       }
     )
+
+
+def _joined(courses: Sequence[list[list[float]]]) -> list[list[float]]:
+  """One course after the other; each begins at 0 exchanges."""
+  joined = courses[0]
+  for course in courses[1:]:
+    start = joined[-1][0]
+    joined = joined + [[start + x, y] for x, y in course[1:]]
+  return joined
 
 
 def _network(dataset: Dataset, seed: int) -> Network:

@@ -132,7 +132,7 @@ def write(workdir: Workdir, study: Study, networks: Sequence[Network]) -> Path:
       "retraining.",
     ),
     report.series(
-      [_course(workdir, arrays[m], m) for m in methods[2:]],
+      [report.Series(m, *arrays[m]["curve"].T) for m in methods[2:]],
       title="Error to retraining per exchange",
       x_label="Exchanges with the neighbours",
       y_label="Distance to the retrained network",
@@ -173,19 +173,6 @@ def _asked(network: Network) -> int | None:
   """The client that holds what is to be forgotten, if it is one."""
   holding = np.asarray(network.request.forget["weight"]).sum(1) > 0
   return int(np.argmax(holding)) if holding.sum() == 1 else None
-
-
-def _course(workdir, arrays, method) -> report.Series:
-  """Before the correction and after it, or the curve on the way."""
-  if METHODS[method] is None:
-    return report.Series(method, *arrays["curve"].T)
-  after = workdir.row(method, 0)["metrics"]
-  before = workdir.row("original", 0)["metrics"]
-  return report.Series(
-    method,
-    [0, after["exchanges"]],
-    [before["distance"], after["distance_before_noise"]],
-  )
 
 
 def _calibration(recipe):

@@ -125,6 +125,9 @@ def unit_norm(dataset: Dataset) -> Dataset:
   return dataset._replace(train=flat(dataset.train), test=flat(dataset.test))
 
 
+_NEWTON_STEPS = 10
+
+
 class Evidence(NamedTuple):
   """What an audit measured.
 
@@ -181,7 +184,7 @@ class Study:
     spread = self.recipe.backend == "pmap"
 
     def evaluate(params):
-      return (float(np.linalg.norm(_distances(params, reference))),)
+      return (_distance(params, reference),)
 
     return self.session.phase(
       name,
@@ -200,36 +203,43 @@ class Study:
     request: Request,
     params: Any,
     form: decentralized_newton.Form,
+    *,
+    reference: Any,
   ) -> Outcome:
     """The phase of the Newton correction, before any noise.
 
-    Its notes count the exchanges between neighbours: a product with the
-    curvature costs one, and so does the gradient of each step.
+    It takes one step after the other, to keep the `course`: exchanges between
+    neighbours so far, and the distance to the reference. A product with the
+    curvature costs an exchange, and so does a gradient.
     """
-    transform = self.spread(
+    step = self.spread(
       self._compiled(
         decentralized_newton.transform(
           self.model,
           network.after,
           form=form,
           max_distance=self.recipe.max_distance,
+          num_steps=1,
           smoothness=network.smoothness,
           backend=self.recipe.backend,
         )
       )
     )
 
-    def note(info):
-      products = int(np.sum(info.solves.steps))
-      steps = int(info.steps)
-      return {"steps": steps, "exchanges": products + steps + 1}
+    def corrected():
+      result = Result(params, request, None)
+      course = [[0, _distance(params, reference)]]
+      for _ in range(_NEWTON_STEPS):
+        result = step(jax.random.key(0), result.params, request)
+        exchanges = int(np.sum(result.info.solves.steps)) + 2
+        distance = _distance(result.params, reference)
+        course.append([course[-1][0] + exchanges, distance])
+        if result.info.converged or not result.info.steps:
+          break
+      return result._replace(info=course)
 
     return self.session.phase(
-      name,
-      lambda: transform(jax.random.key(0), params, request),
-      start=params,
-      steps=0,
-      note=note,
+      name, corrected, start=params, steps=0, note=lambda c: {"course": c}
     )
 
   def bound(self, network: Network, form: Any) -> Any:
@@ -506,6 +516,11 @@ def _distances(params: Any, reference: Any) -> np.ndarray:
     )
   ]
   return np.sqrt(np.sum(squares, axis=0))
+
+
+def _distance(params: Any, reference: Any) -> float:
+  """|X - reference|_F."""
+  return float(np.linalg.norm(_distances(params, reference)))
 
 
 def _attack(forget: np.ndarray, test: np.ndarray) -> float:

@@ -107,7 +107,7 @@ class Register:
       measured=study.measured(network, method.form, released.notes["bound"]),
       head=network.head,
       assumptions=_ASSUMPTIONS[method.form],
-      iterations=int(corrected.notes["steps"]),
+      iterations=len(corrected.notes["course"]) - 1,
       hashes=certificate.Hashes(
         config=hashlib.sha256(self._workdir.read("config.json")).hexdigest(),
         forget_ids=fingerprint.record_set(forgotten, salt=salt),

@@ -32,7 +32,7 @@ class Outcome(NamedTuple):
     compile: seconds of compilation.
     peak_memory_bytes: of the device or process during the phase.
     curve: rows of step and what `evaluate` returned.
-    notes: numbers taken from the transform's info.
+    notes: what was taken from the transform's info, as JSON can hold it.
     params_sha256: `tree.digest` of the weights.
   """
 
@@ -41,7 +41,7 @@ class Outcome(NamedTuple):
   compile: float
   peak_memory_bytes: int
   curve: list[list[float]]
-  notes: dict[str, float]
+  notes: dict[str, Any]
   params_sha256: str
 
 
@@ -91,7 +91,7 @@ class Session:
     steps: int,
     models: int = 1,
     evaluate: Callable[[Any], tuple[float, ...]] | None = None,
-    note: Callable[[Any], dict[str, float]] | None = None,
+    note: Callable[[Any], dict[str, Any]] | None = None,
   ) -> Outcome:
     """The phase's outcome, computed now or read back.
 
@@ -104,7 +104,7 @@ class Session:
       models: trained at once; if several, they are on axis 0 of what the loop
         carries, and each process has its own (`processes.own`).
       evaluate: `params -> values`, for the curve.
-      note: `info -> numbers` to keep.
+      note: `info -> what to keep`, as JSON can hold it.
 
     Raises:
       ArithmeticError: if a loss or the params become non-finite; what was

@@ -16,7 +16,7 @@ from scipy.spatial import distance
 
 from experiments import image_study
 from experiments.claims.claim import Claim
-from experiments.image_study import METHODS, Evidence, Recipe, Study
+from experiments.image_study import DESCENTS, Evidence, Recipe, Study
 from experiments.session import Session
 from experiments.workdir import Workdir
 from junlearn import attack, objective, relabel, tree
@@ -115,9 +115,9 @@ def _settings(study: Study, request: Request):
   recipe = study.recipe
   steps = image_study.unlearning_steps
   retained, forgotten = tree.size(request.retain), tree.size(request.forget)
-  blind = [name for name, method in METHODS.items() if not method.needs_retain]
+  blind = [name for name, entry in DESCENTS.items() if not entry.needs_retain]
   return (
-    ("with D_r", request, steps(recipe, retained), list(METHODS)),
+    ("with D_r", request, steps(recipe, retained), list(DESCENTS)),
     (
       "without D_r",
       request._replace(retain=None),
@@ -395,8 +395,10 @@ def _total(recipe: Recipe, dataset: Dataset, seeds: int) -> int:
   forgotten = round(0.1 * train)
   scratch = image_study.training_steps
   pair = scratch(recipe, train) + scratch(recipe, train - forgotten)
-  blind = sum(not method.needs_retain for method in METHODS.values())
-  trial = len(METHODS) * image_study.unlearning_steps(recipe, train - forgotten)
+  blind = sum(not method.needs_retain for method in DESCENTS.values())
+  trial = len(DESCENTS) * image_study.unlearning_steps(
+    recipe, train - forgotten
+  )
   trial += blind * image_study.unlearning_steps(recipe, 2 * forgotten)
   ablation = 4 * _ABLATION_EPOCHS * -(-forgotten // recipe.batch_size)
   return (

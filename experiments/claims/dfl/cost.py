@@ -18,39 +18,33 @@ _FINE = 1e-8  # |X - T(X)|, the second residual
 
 
 def utility(cases: Cases, test: Any) -> Measured:
-  """Accuracy of releases on the test set, beside retraining's."""
-  rows = {}
+  """Accuracy on the test set: the mean over nodes, and of the mean model."""
+  rows, gaps = {}, []
   for setting, group in cases.items():
-    row = rows[setting] = {
-      name: []
-      for name in (*_MODELS, *(f"mean {m}" for m in _MODELS), "worst node")
-    }
+    row = rows[setting] = {}
     release = releaser(group[0].federation)
     for seed, each in enumerate(group):
       _, released = release(jax.random.key(seed), each.trained, each.request)
-      accuracy = {
-        name: 100 * each.federation.head.accuracy(params, test)
-        for name, params in (
-          ("original", each.trained),
-          ("retrained", each.retrained),
-          ("released", released.params),
-        )
+      models = {
+        "original": each.trained,
+        "retrained": each.retrained,
+        "released": released.params,
       }
-      for name, nodes in accuracy.items():
-        row[name].append(nodes.mean())
-      apart = np.abs(accuracy["released"] - accuracy["retrained"])
-      row["worst node"].append(apart.max())
-
-  gaps = [
-    np.abs(np.subtract(row["released"], row["retrained"]))
-    for row in rows.values()
-  ]
+      nodes, mean = {}, {}
+      for name, params in models.items():
+        head = each.federation.head
+        nodes[name] = 100 * head.accuracy(params, test)
+        mean[name] = 100 * head.accuracy(params.mean(0, keepdims=True), test)[0]
+        row.setdefault(name, []).append(nodes[name].mean())
+        row.setdefault(f"mean model, {name}", []).append(mean[name])
+      apart = nodes["released"] - nodes["retrained"]
+      row.setdefault("worst node, apart", []).append(np.abs(apart).max())
+      gaps += [apart.mean(), mean["released"] - mean["retrained"]]
   return [
     claim("6a", "test accuracy, release and retraining apart (points), largest",
-          "<=", 1, np.max(gaps)),
+          "<=", 1, np.abs(gaps).max()),
   ], table(
-    "Claim 6: test accuracy in percent, mean over nodes; the node whose "
-    "release is furthest from its retraining, in points",
+    "Claim 6: test accuracy in percent, mean over nodes and of the mean model",
     rows,
   )  # fmt: skip
 
