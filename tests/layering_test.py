@@ -32,6 +32,8 @@ LAYERS = {
   "processes": (2, 2),
   "descent": (2, 2),
   "relabel": (2, 2),
+  "sensitivity": (2, 2),
+  "until": (2, 2),
   "attack": (2, 2),
   "certify": (2, 2),
   "curvature": (2, 2),

@@ -9,5 +9,6 @@ from junlearn.audit import membership as membership
 from junlearn.audit import population as population
 from junlearn.audit import predict as predict
 from junlearn.audit import rmia as rmia
+from junlearn.audit import sensitivity as sensitivity
 from junlearn.audit import signals as signals
 from junlearn.audit import utility as utility

@@ -8,6 +8,7 @@ takes one step.
 
 from junlearn.methods import amun as amun
 from junlearn.methods import ascent as ascent
+from junlearn.methods import ferrari as ferrari
 from junlearn.methods import finetune as finetune
 from junlearn.methods import fisher_forget as fisher_forget
 from junlearn.methods import grad_difference as grad_difference
