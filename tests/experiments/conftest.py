@@ -1,8 +1,10 @@
 """Runs of the experiment driver, started as a user starts them."""
 
+import contextlib
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +35,7 @@ class Driver:
   """Starts `python -m experiments.classification`."""
 
   def __init__(self, folder):
+    self._started = []
     self._places = [
       f"--data_dir={folder / 'data'}",
       f"--cache_dir={folder / 'compiled'}",
@@ -42,16 +45,38 @@ class Driver:
     module = [sys.executable, "-m", "experiments.classification"]
     return [*module, f"--workdir={workdir}", *self._places, *SMALL, *flags]
 
-  def start(self, workdir, *flags, **options):
-    return subprocess.Popen(
+  def start(self, workdir, *flags, env=None, **options):
+    process = subprocess.Popen(
       self.command(workdir, *flags),
       cwd=ROOT,
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
-      env={**os.environ, "PYTHONWARNINGS": "default"},
+      env={**os.environ, "PYTHONWARNINGS": "default", **(env or {})},
       **options,
     )
+    self._started.append(process)
+    return process
+
+  def close(self):
+    """Ends what a failed test has left."""
+    for process in self._started:
+      if process.poll() is None:
+        process.kill()
+        process.communicate()
+
+  def start_job(self, workdir, *flags, second=()):
+    """Two processes on loopback, each with two devices.
+
+    The second one gets more flags if need be.
+    """
+    address = f"--coordinator_address=127.0.0.1:{_free_port()}"
+    common = (workdir, address, "--num_processes=2", *flags)
+    env = {"JAX_NUM_CPU_DEVICES": "2"}
+    return [
+      self.start(*common, "--process_id=0", env=env),
+      self.start(*common, "--process_id=1", *second, env=env),
+    ]
 
   def __call__(self, workdir, *flags, **options):
     """Exit code, stdout and stderr."""
@@ -60,9 +85,16 @@ class Driver:
     return process.returncode, out, err
 
 
+def _free_port():
+  with socket.socket() as listener:
+    listener.bind(("127.0.0.1", 0))
+    return listener.getsockname()[1]
+
+
 @pytest.fixture(scope="session")
 def driver(tmp_path_factory):
-  return Driver(tmp_path_factory.mktemp("driver"))
+  with contextlib.closing(Driver(tmp_path_factory.mktemp("driver"))) as started:
+    yield started
 
 
 @pytest.fixture(scope="session")
