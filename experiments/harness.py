@@ -117,17 +117,6 @@ def own_flags() -> dict[str, object]:
   return {flag.name: flag.value for flag in own}
 
 
-def restore_flags(values: dict[str, object]) -> None:
-  """Sets the flags to those of a run, but for where things lie here.
-
-  Args:
-    values: of a run's `config.json`; names that are no flags are left out.
-  """
-  for name, value in values.items():
-    if name in flags.FLAGS and name not in NEUTRAL:
-      flags.FLAGS[name].value = value
-
-
 def _interrupt(*_: object) -> NoReturn:
   """Ends the program at once.
 

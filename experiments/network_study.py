@@ -95,6 +95,7 @@ class Recipe(NamedTuple):
     delta: the same.
     planned: releases among which epsilon is divided.
     max_distance: to retraining, of a certified method.
+    precision: "float32" or "float64"; certificates need the latter.
     backend: how the clients are run.
   """
 
@@ -106,6 +107,7 @@ class Recipe(NamedTuple):
   delta: float
   planned: int
   max_distance: float
+  precision: str
   backend: Backend
 
 
@@ -141,9 +143,15 @@ class Evidence(NamedTuple):
 
 
 class Study:
-  """Trains, corrects, releases and audits; every training is a phase."""
+  """Trains, corrects, releases and audits; every training is a phase.
 
-  def __init__(self, dataset: Dataset, recipe: Recipe, session: Session):
+  Args:
+    dataset: with inputs of norm 1.
+    recipe: of all networks.
+    session: of the phases; None where only what they left is measured.
+  """
+
+  def __init__(self, dataset: Dataset, recipe: Recipe, session: Session | None):
     self.dataset, self.recipe, self.session = dataset, recipe, session
     modules = {
       "linear": nn.MLP(dataset.num_classes, hidden=()),

@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl.flags import FLAGS
 
 from junlearn import files, processes
 
@@ -197,6 +198,20 @@ class Workdir:
         f"{path} is damaged ({error}); restore it or choose another --workdir."
       ) from error
     return rows
+
+
+def restore_flags(path: str | Path) -> None:
+  """Sets the flags to those of a run, but for where things lie here.
+
+  Raises:
+    ValueError: if the folder holds no run.
+  """
+  config = Path(path) / _CONFIG
+  if not config.exists():
+    raise ValueError(f"{path} holds no {_CONFIG}; it is not a run's folder.")
+  for name, value in _read_config(config)["flags"].items():
+    if name in FLAGS and name not in _NEUTRAL:
+      FLAGS[name].value = value
 
 
 def describe(flags: dict[str, Any]) -> dict[str, Any]:
