@@ -25,6 +25,7 @@ from junlearn.methods import (
   fisher_forget,
   grad_difference,
   influence,
+  newton,
   random_label,
   retrain,
 )
@@ -77,10 +78,23 @@ CORRECTIONS = {
   "influence": lambda problem, strength=1.0: influence.transform(
     problem.model, alpha=strength, tolerance=1e-9, max_steps=4
   ),
+  "newton": lambda problem, strength=1.0: newton.transform(
+    problem.model,
+    l2=1e-2,
+    max_distance=0.0 if strength else np.inf,  # anything will do
+    num_steps=2,
+    curvature="gauss_newton",
+    damping=1e-2,
+    tolerance=1e-9,
+    cg_steps=4,
+  ),
 }
 
 METHODS = {**DESCENTS, **CORRECTIONS}
-DRAWS = set(METHODS) - {"influence"}  # the others read no key
+DRAWS = set(METHODS) - {"influence", "newton"}  # the others read no key
+
+# Its params are stacked clients: its own test has the laws.
+OF_CLIENTS = {"decentralized_newton"}
 
 # Steps and learning rate at which a method should come closer to retraining.
 BUDGET = {
@@ -143,7 +157,7 @@ def abstract(params):
 
 def test_every_module_has_a_row():
   modules = {module.name for module in pkgutil.iter_modules(methods.__path__)}
-  assert modules == set(METHODS)
+  assert modules == set(METHODS) | OF_CLIENTS
 
 
 @every_method

@@ -6,6 +6,13 @@ device or many. Examples of clients are stacked `[clients, n, ...]` with
 `weight` `[clients, n]` (0 = absent); params of clients `[clients, ...]`.
 """
 
-from junlearn.clients import data, gossip, influence, rounds, topology
+from junlearn.clients import (
+  data,
+  gossip,
+  influence,
+  rounds,
+  topology,
+  training,
+)
 
-__all__ = ["data", "gossip", "influence", "rounds", "topology"]
+__all__ = ["data", "gossip", "influence", "rounds", "topology", "training"]

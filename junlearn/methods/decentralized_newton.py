@@ -126,7 +126,7 @@ def transform(
     )
     return params, info
 
-  correct = across(body, backend=backend, collective=True)
+  correct = _for_all(body, backend)
 
   def stage(key, params, request):
     del key
@@ -177,7 +177,7 @@ def bound(
   system = _system(
     model, training, form, "hessian", 0.0, smoothness, output_loss
   )
-  measure = across(system.measure, backend=backend, collective=True)
+  measure = _for_all(system.measure, backend)
   return lambda params, request: measure(params, retained(request))[0]
 
 
@@ -330,6 +330,12 @@ def _consensus(training, loss, of_risk) -> _System:
   return _System(
     mean, gradient, matrix, optax.tree.vdot, 1 / training.l2, measure
   )
+
+
+def _for_all(body, backend):
+  # pmap compiles by itself; in jit, clients of several processes cannot talk.
+  mapped = across(body, backend=backend, collective=True)
+  return mapped if backend == "pmap" else jax.jit(mapped)
 
 
 def _inner(a, b):

@@ -79,9 +79,8 @@ def transform(
   operator(curvature, model, output_loss)  # refuses an unknown kind
   view = view or full()
 
-  def stage(key, params, request):
-    del key
-    retain = retained(request)
+  @jax.jit  # called outside jit, it would else compile its loops every time
+  def correct(params, retain):
     free_model, free = restrict(model, view, params)
     risk = objective.risk(of_outputs(free_model, output_loss), l2=l2)
     product = operator(curvature, free_model, output_loss)
@@ -94,8 +93,12 @@ def transform(
       tolerance=tolerance,
       max_steps=cg_steps,
     )
-    merged = view.merge(free, view.split(params)[1])
-    return Result(merged, request, info)
+    return view.merge(free, view.split(params)[1]), info
+
+  def stage(key, params, request):
+    del key
+    params, info = correct(params, retained(request))
+    return Result(params, request, info)
 
   return stage
 
@@ -119,13 +122,14 @@ def bound(
   check_positive(l2=l2)
   view = view or full()
 
-  def distance(params, request):
+  @jax.jit
+  def distance(params, retain):
     free_model, free = restrict(model, view, params)
     risk = objective.risk(of_outputs(free_model, output_loss), l2=l2)
-    norm = optax.tree.norm(jax.grad(risk)(free, retained(request)))
+    norm = optax.tree.norm(jax.grad(risk)(free, retain))
     return bounds.residual(norm, l2=l2)
 
-  return distance
+  return lambda params, request: distance(params, retained(request))
 
 
 def check_positive(**values: float) -> None:
