@@ -1,9 +1,9 @@
 """Claims 1 to 6 of certified unlearning in decentralised federated learning.
 
-Eight clients train linear heads on digits (see `dfl_problem`) and, without a
-certificate, a small convolutional net (see `dfl_network`); what is forgotten
-are records of one client, but where a class or a client is named. Retraining
-is from scratch. See `junlearn.methods.decentralized_newton`.
+Eight clients train linear heads on digits (`dfl.problem`) and, without a
+certificate, a small convolutional net (`dfl.network`). What is forgotten are
+records of one client, but where a class or a client is named; retraining is
+from scratch. See `junlearn.methods.decentralized_newton`.
 """
 
 from collections.abc import Iterator
@@ -39,9 +39,9 @@ _RELEASES = flags.DEFINE_integer(
   "dfl_certified: releases behind each likelihood-ratio test.",
   lower_bound=100,
 )
-_ROUNDS = flags.DEFINE_integer(
-  "rounds",
-  600,
+_NETWORK_ROUNDS = flags.DEFINE_integer(
+  "network_rounds",
+  400,
   "dfl_certified: rounds of the convolutional net from scratch.",
   lower_bound=1,
 )
@@ -62,13 +62,13 @@ def run(
     lambda: release.claims(usual, samples=_RELEASES.value),
     lambda: fisher.claims(digits, seeds),
     lambda: cost.utility(usual, test),
-    lambda: cost.claims(
+    lambda: cost.costs(
       usual, ("6b", "6c", "6d", "6e"), distance=MAX_DISTANCE, what="certified"
     ),
-    lambda: cost.claims(
+    lambda: cost.costs(
       usual, ("6f", "6g", "6h", "6i"), distance=None, what="residual 1e-8"
     ),
-    lambda: cost.claims(
+    lambda: cost.costs(
       cases(train, seeds, step="longest", local_steps=(1,)),
       ("6j", "6k"),
       distance=MAX_DISTANCE,
@@ -80,4 +80,4 @@ def run(
     with jax.enable_x64(True):
       measured = measure()
     yield measured
-  yield network.claims(digits, seeds, rounds=_ROUNDS.value)
+  yield network.claims(digits, seeds, num_rounds=_NETWORK_ROUNDS.value)

@@ -52,8 +52,8 @@ def claims(cases: Cases) -> Measured:
     return float(np.abs(slopes - order).max())
 
   return [
-    claim("2a", "distance to retraining, no-op / one Newton step, least", ">=", 100,
-     min(float(np.min(row["reduction"])) for row in rows.values())),
+    claim("2a", "distance to retraining, no-op / one Newton step, least", ">=",
+     100, min(float(np.min(row["reduction"])) for row in rows.values())),
     claim("2b", "order of the no-op's distance, furthest from 1", "<=", 0.3,
      off("no-op", 1)),
     claim("2c", "order of Newton's distance, furthest from 2", "<=", 0.3,
