@@ -240,17 +240,18 @@ class Study:
     return outcome._replace(curve=[*outcome.curve, last])
 
   def _tracker(self, request: Request):
-    parts = [
+    forget, retain = (
       tree.take(part, slice(_TRACKED))
       for part in (request.forget, request.retain)
-    ]
+    )
+    inputs = np.concatenate([forget["input"], retain["input"]])
+    split = tree.size(forget)
 
     def evaluate(params):
-      return tuple(
-        utility.accuracy(
-          predict.predict(self.model, params, part["input"]), part["label"]
-        )
-        for part in parts
+      logits = predict.predict(self.model, params, inputs)
+      return (
+        utility.accuracy(logits[:split], forget["label"]),
+        utility.accuracy(logits[split:], retain["label"]),
       )
 
     return evaluate

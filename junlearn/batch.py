@@ -4,6 +4,7 @@ A table depends on the key and on static sizes alone, so both loops read the
 same batches and an interrupted run continues with the ones it would have had.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 from junlearn import tree
 
 
+@functools.partial(jax.jit, static_argnames=("num_steps", "batch_size"))
 def indices(
   key: jax.Array, examples: Any, *, num_steps: int, batch_size: int
 ) -> jax.Array:

@@ -131,7 +131,7 @@ def population(
     return state, jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), xs)
 
   return Descent(
-    init=mapped_init,
+    init=jax.jit(mapped_init),
     step=across(
       descent.step, in_axes=(0, 0, (request_axes, 0)), backend=backend
     ),
@@ -144,11 +144,10 @@ def run(descent: Descent, loop: Loop | None = None) -> Transform:
   `info` is `{"steps": the infos stacked, "finite": scalar bool}`.
   """
   loop = loop or scan()
-  init = jax.jit(descent.init)
 
   def transform(key, params, request):
     data = jax.tree.map(jnp.asarray, request)
-    state, xs = init(key, params, data)
+    state, xs = descent.init(key, params, data)
     state, infos = loop(descent.step, state, xs, (data, params))
     finite = tree.all_finite((state.params, infos))
     return Result(state.params, request, {"steps": infos, "finite": finite})

@@ -96,7 +96,8 @@ def from_linen(module: Any) -> Model:
     )
     return outputs, {**params, **updated}
 
-  return Model(init, apply)
+  # One program, compiled once for all that draw fresh params.
+  return Model(jax.jit(init), apply)
 
 
 def from_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:

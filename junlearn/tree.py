@@ -57,11 +57,16 @@ def stack(trees: Sequence[PyTree]) -> PyTree:
 def all_finite(tree: PyTree) -> jax.Array:
   """Scalar bool: no NaN and no infinity in any floating leaf."""
   leaves = [
-    jnp.all(jnp.isfinite(leaf))
+    _is_finite(leaf)
     for leaf in jax.tree.leaves(tree)
     if jnp.issubdtype(leaf.dtype, jnp.inexact)
   ]
   return jnp.all(jnp.stack(leaves)) if leaves else jnp.asarray(True)
+
+
+@jax.jit
+def _is_finite(leaf):
+  return jnp.all(jnp.isfinite(leaf))
 
 
 def map_leaves(function: Callable, tree: PyTree) -> PyTree:

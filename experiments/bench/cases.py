@@ -66,6 +66,67 @@ def training(repeats: int, *, steps: int = 100) -> Iterator[timing.Comparison]:
       )
 
 
+def products(repeats: int, *, calls: int = 20) -> Iterator[timing.Comparison]:
+  """The matrix products of a step on 28x28x1, batch 128, by themselves.
+
+  No step can be faster than its products together; training needs no input
+  gradient of the first layer.
+  """
+  layers = {
+    "first convolution": (128 * 14 * 14, 9, 16),
+    "second convolution": (128 * 7 * 7, 144, 32),
+    "hidden layer": (128, 1568, 64),
+  }
+  generator = np.random.default_rng(0)
+  for layer, (rows, inputs, outputs) in layers.items():
+    shapes = {"x": (rows, inputs), "w": (inputs, outputs), "g": (rows, outputs)}
+    values = {
+      name: generator.standard_normal(shape, np.float32)
+      for name, shape in shapes.items()
+    }
+    for name, (left, right), axes in (
+      ("outputs", "xw", (1, 0)),
+      ("kernel gradient", "xg", (0, 0)),
+      ("input gradient", "gw", (1, 1)),
+    ):
+      pair = values[left], values[right]
+      yield from _compare(
+        f"{calls} products, {layer}, {name}",
+        {"dot_general": _xla_product(*pair, axes, calls)},
+        {"matmul": _torch_product(*pair, axes, calls)},
+        repeats=repeats,
+        threshold=1.0,
+      )
+
+
+def _xla_product(left, right, axes, calls):
+  left, right = jnp.asarray(left), jnp.asarray(right)
+  contracted = tuple((axis,) for axis in axes)
+  product = jax.jit(
+    lambda a, b: jax.lax.dot_general(a, b, (contracted, ((),) * 2))
+  )
+
+  def work():
+    for _ in range(calls):
+      result = product(left, right)
+    return np.asarray(result)
+
+  return work
+
+
+def _torch_product(left, right, axes, calls):
+  left, right = torch.from_numpy(left), torch.from_numpy(right)
+  left = left if axes[0] == 1 else left.T
+  right = right if axes[1] == 0 else right.T
+
+  def work():
+    for _ in range(calls):
+      result = left @ right
+    return result.numpy()
+
+  return work
+
+
 def adversarial(
   repeats: int, *, count: int = 1000
 ) -> Iterator[timing.Comparison]:

@@ -23,7 +23,7 @@ _OUT = flags.DEFINE_string("out", None, "Write the table here, as Markdown.")
 _ONLY = flags.DEFINE_multi_enum(
   "only",
   None,
-  ["training", "adversarial", "population"],
+  ["training", "products", "adversarial", "population"],
   "Measure this part only; may be repeated.",
 )
 
@@ -44,6 +44,7 @@ def main(arguments: Sequence[str]) -> None:
   before = os.getloadavg()
   parts = {
     "training": cases.training,
+    "products": cases.products,
     "adversarial": cases.adversarial,
     "population": cases.population,
   }

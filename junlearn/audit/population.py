@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from junlearn import descent as descents
-from junlearn import objective, processes
+from junlearn import objective, processes, tree
 from junlearn.across import Backend, fastest
 from junlearn.loop import Loop
 from junlearn.loss import cross_entropy
@@ -68,7 +68,8 @@ def train(
   axes = Request(forget=None, retain={**dict.fromkeys(shared), "weight": 0})
   keys = jax.random.split(stage_key(key, "members"), membership.shape[0])[rows]
   first = jnp.asarray(examples["input"][:1])
-  params = jax.vmap(model.init, in_axes=(0, None))(keys, first)
+  # One by one: `init` is most likely compiled already, its `vmap` is not.
+  params = tree.stack([model.init(key, first) for key in keys])
   member = descents.gradient_descent(
     objective.weighted(cross_entropy(model), retain=1.0),
     optimizer,

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from junlearn.across import across
@@ -43,17 +44,27 @@ def round_on(clients, mixing=None, local_steps=1, l2=0.01, step_size=1.0):
   )
 
 
-def two_runs(clients, before, after, data_after):
-  """The params of training, and what the deletion does to them."""
+def compiled(before, after, mix=lambda x: x):
+  """Training, what the deletion does to it, and two estimates of that."""
   run = functools.partial(rounds.iterate, num_rounds=NUM_ROUNDS)
-  trained = on_all(run(before), clients.params, clients.examples)
-  counterfactual = on_all(run(after), clients.params, data_after)
-  return trained, difference(counterfactual, trained)
+  propagate = functools.partial(
+    influence.propagate, before, after, num_rounds=NUM_ROUNDS
+  )
+
+  def body(params, examples, retain):
+    trained = run(before)(params, examples)
+    true = optax.tree.sub(run(after)(params, retain), trained)
+    exact = propagate()(params, examples, retain)
+    gossiped = propagate(mix=mix)(params, examples, retain)
+    return trained, true, exact, gossiped
+
+  return jax.jit(across(body, collective=True))
 
 
-def estimate(clients, before, after, data_after, mix=None):
-  body = influence.propagate(before, after, num_rounds=NUM_ROUNDS, mix=mix)
-  return on_all(body, clients.params, clients.examples, data_after)
+def compare(clients, before, after, retain, **options):
+  return jax.device_get(
+    compiled(before, after, **options)(clients.params, clients.examples, retain)
+  )
 
 
 @pytest.mark.parametrize("local_steps", [1, 3])
@@ -63,10 +74,9 @@ def test_influence_is_that_of_two_runs(how, bound, local_steps, x64):
   ids = clients.examples["id"][3][:8]
   retain = data.by_id(clients.examples, ids).retain
   step = round_on(clients, local_steps=local_steps)
-  trained, true = two_runs(clients, step, step, retain)
-  params, exact = estimate(clients, step, step, retain)
-  mix = gossip.dense(clients.mixing)
-  _, gossiped = estimate(clients, step, step, retain, mix)
+  trained, true, (params, exact), (_, gossiped) = compare(
+    clients, step, step, retain, mix=gossip.dense(clients.mixing)
+  )
   assert_close(params, trained, 1e-10)
   error = relative_error(exact.value, true)
   assert error < bound
@@ -79,8 +89,7 @@ def test_a_client_that_leaves(x64):
   mixing = topology.remove(topology.ring(8), 2)
   retain = data.by_client(clients.examples, 2).retain
   before, after = round_on(clients), round_on(clients, mixing)
-  _, true = two_runs(clients, before, after, retain)
-  _, exact = estimate(clients, before, after, retain)
+  _, true, (_, exact), _ = compare(clients, before, after, retain)
   # An eighth of all examples is no small deletion.
   assert relative_error(exact.value, true) < 0.05
 
@@ -89,22 +98,16 @@ def test_a_small_deletion_has_a_second_order_error(x64):
   clients = digits("sorted")
   step = round_on(clients)
 
-  def both(params, examples, retain):
-    run = rounds.iterate(step, num_rounds=NUM_ROUNDS)
-    propagate = influence.propagate(step, step, num_rounds=NUM_ROUNDS)
-    return run(params, retain), propagate(params, examples, retain)
-
-  mapped = jax.jit(across(both, collective=True))
+  mapped = compiled(step, step)
   errors = []
   for part in (0.5, 0.25, 0.125):
     weight = clients.examples["weight"].astype(np.float64)
     weight[3, :20] *= 1 - part
     retain = {**clients.examples, "weight": weight}
-    without, (trained, exact) = jax.device_get(
+    _, true, (_, exact), _ = jax.device_get(
       mapped(clients.params, clients.examples, retain)
     )
-    error = difference(exact.value, difference(without, trained))
-    errors.append(norm(error))
+    errors.append(norm(difference(exact.value, true)))
   slopes = np.diff(np.log2(errors))
   np.testing.assert_allclose(slopes, -2, atol=0.1)
 
@@ -114,8 +117,7 @@ def _quadratic(params, examples, key=None):
   return (examples["input"] @ params - examples["label"]) ** 2 / 2, params
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_influence_is_exact_for_least_squares(backend, x64):
+def test_influence_is_exact_for_least_squares(x64):
   clients = logistic(8, np.float64)
   labels = clients.examples["label"].astype(np.float64)
   clients = clients._replace(
@@ -125,11 +127,7 @@ def test_influence_is_exact_for_least_squares(backend, x64):
   )
   retain = data.by_id(clients.examples, [0, 1]).retain
   step = round_on(clients, step_size=0.1)
-  _, true = two_runs(clients, step, step, retain)
-  body = influence.propagate(step, step, num_rounds=NUM_ROUNDS)
-  _, exact = on_all(
-    body, clients.params, clients.examples, retain, backend=backend
-  )
+  _, true, (_, exact), _ = compare(clients, step, step, retain)
   assert_close(exact.value, true, 1e-9)
 
 
@@ -137,7 +135,8 @@ def test_influence_spreads_one_neighbour_a_round(x64):
   clients = logistic(8, np.float64)
   retain = data.by_id(clients.examples, [20]).retain  # held by client 2
   step = round_on(clients)
-  _, found = estimate(clients, step, step, retain)
+  body = influence.propagate(step, step, num_rounds=NUM_ROUNDS)
+  _, found = on_all(body, clients.params, clients.examples, retain)
   assert found.norm.shape == (8, NUM_ROUNDS)
   distance = np.minimum((np.arange(8) - 2) % 8, (2 - np.arange(8)) % 8)
   for k in range(NUM_ROUNDS):
@@ -150,7 +149,8 @@ def test_influence_spreads_one_neighbour_a_round(x64):
 def test_nothing_deleted_has_no_influence():
   clients = logistic(4)
   step = round_on(clients)
-  _, found = estimate(clients, step, step, clients.examples)
+  body = influence.propagate(step, step, num_rounds=NUM_ROUNDS)
+  _, found = on_all(body, clients.params, clients.examples, clients.examples)
   assert norm(found.value) == 0
 
 
