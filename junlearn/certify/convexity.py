@@ -15,7 +15,7 @@ from jax.extend import core
 
 from junlearn.model import Model
 
-# Linear in all operands together.
+# Linear in all floats together; places and choices may not depend.
 _LINEAR = frozenset(
   {
     "add",
@@ -25,12 +25,15 @@ _LINEAR = frozenset(
     "convert_element_type",
     "copy",
     "cumsum",
+    "dynamic_slice",
     "expand_dims",
+    "gather",
     "neg",
     "pad",
     "reduce_sum",
     "reshape",
     "rev",
+    "select_n",
     "slice",
     "split",
     "squeeze",
@@ -38,12 +41,8 @@ _LINEAR = frozenset(
     "transpose",
   }
 )
-# Linear in the first operand alone (the others are places, or divisors).
-_LINEAR_IN_FIRST = frozenset({"div", "dynamic_slice", "gather"})
 # Linear in each of the two operands alone.
 _BILINEAR = frozenset({"conv_general_dilated", "dot_general", "mul"})
-# Linear in all operands but the first, which chooses.
-_CHOICE = frozenset({"select_n"})
 # Calls of programs that are read in turn. Functions with derivatives of their
 # own are not among them: what they claim as derivative may be another's.
 _CALLS = frozenset({"checkpoint", "jit", "pjit", "remat2"})
@@ -105,25 +104,22 @@ def _walk(jaxpr: Any, depends: Sequence[bool]) -> tuple[list[bool], str | None]:
 
 
 def _is_linear(name: str, operands: Sequence[bool]) -> bool:
-  if name in _LINEAR:
-    return True
-  if name in _LINEAR_IN_FIRST:
-    return not any(operands[1:])
   if name in _BILINEAR:
     return sum(operands) <= 1
-  return name in _CHOICE and not operands[0]
+  return name in _LINEAR or (name == "div" and not operands[1])
 
 
 def _keeps_precision(equation: Any, operands: Sequence[bool]) -> bool:
-  """Rounding to fewer digits is a step function."""
+  """What depends is a float; rounding to fewer digits is a step function."""
   before = [
     atom.aval.dtype
     for atom, marked in zip(equation.invars, operands, strict=True)
     if marked
   ]
   after = equation.outvars[0].aval.dtype
-  return all(
-    jnp.issubdtype(after, jnp.floating)
-    and jnp.finfo(after).nmant >= jnp.finfo(dtype).nmant
-    for dtype in before
+  floats = all(
+    jnp.issubdtype(dtype, jnp.floating) for dtype in (after, *before)
+  )
+  return floats and all(
+    jnp.finfo(after).nmant >= jnp.finfo(dtype).nmant for dtype in before
   )

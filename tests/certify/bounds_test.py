@@ -208,11 +208,32 @@ def test_constants_of_the_theorems_are_the_smallest():
     bounds.newton_step(slope, **options),
     bounds.a_priori(m, n, optimum_gradient=linear, **options),
     bounds.stacked_a_priori(m, n, gradient=linear / 2, **options),
+    # Nothing moves the optimum, but the training stopped at this slope.
+    bounds.a_priori(
+      m, n, optimum_gradient=0.0, training_residual=slope, **options
+    ),
+    bounds.stacked_a_priori(
+      m, n, gradient=0.0, training_residual=slope, **options
+    ),
   ):
     assert distance <= bound <= 1.01 * distance
   assert w <= bounds.residual(slope, l2=l2) <= 1.01 * w
+  for public in (
+    bounds.a_priori(m, n, optimum_gradient=0.0, solve_error=slope, **options),
+    bounds.stacked_a_priori(m, n, gradient=0.0, solve_error=slope, **options),
+  ):
+    np.testing.assert_allclose(public, slope / l2)
   unsolved = bounds.inexact_newton_step(slope, slope, **options)
   assert w <= unsolved <= 1.01 * w
+
+
+def test_guo_is_attained_where_the_curvature_changes_most():
+  lipschitz = constants.logistic(input_norm=1.0, l2=1.0).hessian_lipschitz
+  w, p = np.array([np.log(2 + np.sqrt(3))]), np.array([1e-3])
+  risk = Logistic(np.ones((1, 1)), np.array([-1.0]), 0.1)
+  left = risk.gradient(w + p) - risk.gradient(w) - risk.hessian(w) @ p
+  bound = bounds.guo(norm(p), norm(p), 1.0, lipschitz=lipschitz, input_norm=1.0)
+  assert norm(left) <= bound <= 1.01 * norm(left)
 
 
 # Decentralised rounds.

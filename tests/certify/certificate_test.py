@@ -205,6 +205,16 @@ def test_what_is_no_release_is_not_issued(changes, message):
     issue(**changes)
 
 
+def test_a_worst_case_is_that_of_its_theorem():
+  public = worst_case().public
+  measured = derive("residual", gradient_norm=0.0, l2=0.1)
+  options = {"mode": "worst_case", "public": public, "measured": measured}
+  with pytest.raises(ValueError, match="max_distance is"):
+    issue(**options, max_distance=2 * public.result)
+  with pytest.raises(ValueError, match="public must be there"):
+    issue(public=public)
+
+
 def test_unknown_theorems_and_heads():
   with pytest.raises(ValueError, match="theorem is 'hope'"):
     derive("hope", l2=0.1)

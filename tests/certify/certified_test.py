@@ -191,17 +191,22 @@ def test_single_precision_is_refused():
     make()(KEY, params(), REQUEST)
 
 
-def test_a_stage_that_narrows_is_refused(x64):
-  def narrow(key, params, request):
+@pytest.mark.parametrize(
+  ("before", "after"), [("float64", "float32"), ("float32", "float64")]
+)
+def test_a_stage_that_casts_is_refused(x64, before, after):
+  def cast(params, dtype):
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+
+  def stage(key, params, request):
     del key
-    cast = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
-    return Result(cast, request, {})
+    return Result(cast(params, after), request, {})
 
   transform = certified(
-    narrow, bound_of(0.1), epsilon=1.0, delta=0.1, max_distance=1.0
+    stage, bound_of(0.1), epsilon=1.0, delta=0.1, max_distance=1.0
   )
   with pytest.raises(ValueError, match="float32"):
-    transform(KEY, params(), REQUEST)
+    transform(KEY, cast(params(), before), REQUEST)
 
 
 def test_state_beside_params_is_refused(x64):

@@ -122,6 +122,8 @@ def test_gradient_at_an_optimum(l2, scale):
   )
   against = scale * RADIUS * special.expit(RADIUS * w) + l2 * w
   assert against <= bound.optimum_gradient <= 2 * against
+  penalty = bound.optimum_gradient - bound.gradient
+  assert l2 * w <= penalty
 
 
 def test_known_values():

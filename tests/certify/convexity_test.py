@@ -157,3 +157,23 @@ def test_two_leaves_may_add_but_not_multiply():
   check(lambda p, x: x @ p["w"] + (x @ p["v"])[:, None], params)
   with pytest.raises(ValueError, match="mul"):
     check(lambda p, x: x @ p["w"] * p["v"][:3], params)
+
+
+@pytest.mark.parametrize(
+  ("function", "operation"),
+  [
+    (lambda p, x: jnp.where(p["mask"], x @ p["w"], 0), "select_n"),
+    (
+      lambda p, x: x @ p["w"] * p["count"].astype(jnp.float32),
+      "convert_element_type",
+    ),
+  ],
+)
+def test_leaves_that_are_not_floats_are_refused(function, operation):
+  params = {
+    "w": W,
+    "mask": jnp.ones((5, 3), bool),
+    "count": jnp.ones(3, jnp.int32),
+  }
+  with pytest.raises(ValueError, match=f"operation '{operation}'"):
+    check(function, params)
