@@ -6,6 +6,7 @@ the others' colour does not. `sensitive`: a binary column of a table is private.
 Shared by the job (`experiments.feature`) and the claims.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,65 +14,16 @@ import jax
 import numpy as np
 import optax
 
+from experiments import feature_tasks
+from experiments.feature_tasks import TARGET, Recipe, Task
 from experiments.session import Outcome, Session
 from junlearn import descent, nn, tree
 from junlearn.audit import predict, sensitivity, utility
-from junlearn.clients import data, rounds
+from junlearn.clients import rounds
 from junlearn.data import Dataset, feature
 from junlearn.methods import ferrari, finetune
 from junlearn.model import Model, from_linen
-from junlearn.transform import Request, Result, Transform, stage_key
-
-_TARGET = 0  # of the backdoor
-_TRAINED = ("input", "label", "id")
-
-
-class Recipe(NamedTuple):
-  """How clients train, and what unlearning may cost.
-
-  Attributes:
-    clients: how many; the first one asks.
-    rounds: of federated averaging; every client takes one epoch a round.
-    learning_rate: of the clients' SGD.
-    momentum: of the same; the paper's.
-    batch_size: examples a step, everywhere.
-    unlearn_steps: the most that a method takes.
-    num_draws: perturbations of an example and step.
-    check_every: steps between two looks at the stopping rule.
-    trigger: rows and columns of the trigger, in the upper left corner.
-    biased: share of the examples that the client of `bias` holds.
-  """
-
-  clients: int = 5
-  rounds: int = 60
-  learning_rate: float = 0.03
-  momentum: float = 0.5
-  batch_size: int = 32
-  unlearn_steps: int = 600
-  num_draws: int = 20
-  check_every: int = 5
-  trigger: int = 3
-  biased: float = 0.9
-
-
-class Task(NamedTuple):
-  """One seed of a scenario.
-
-  Attributes:
-    clients: all clients' examples, stacked.
-    retained: stacked; what retraining and fine-tuning may read.
-    forget: D_u, the examples of the client that asks; with `mask`.
-    tests: examples that nobody trains on, by name.
-    hidden: inputs to be hidden from a retrained model, or None.
-    column: of a table, that is to be forgotten.
-  """
-
-  clients: dict[str, Any]
-  retained: dict[str, Any]
-  forget: dict[str, Any]
-  tests: dict[str, dict[str, Any]]
-  hidden: np.ndarray | None = None
-  column: int | None = None
+from junlearn.transform import Request, Transform, stage_key
 
 
 class Scenario(NamedTuple):
@@ -95,94 +47,6 @@ class Scenario(NamedTuple):
   compared: tuple[str, ...]
 
 
-def _split(examples, seed):
-  """A quarter to test on, the rest to train on, at random."""
-  order = np.random.default_rng(seed).permutation(tree.size(examples))
-  cut = len(order) // 4
-  return tree.take(examples, order[cut:]), tree.take(examples, order[:cut])
-
-
-def _together(dataset):
-  """Both splits; a seed draws its own."""
-  parts = dataset.train, dataset.test
-  return {k: np.concatenate([part[k] for part in parts]) for k in _TRAINED}
-
-
-def _stacked(clients):
-  return data.stack([{k: client[k] for k in _TRAINED} for client in clients])
-
-
-def _backdoor(dataset: Dataset, recipe: Recipe, seed: int) -> Task:
-  train, test = _split(_together(dataset), seed)
-  mask = feature.box(train["input"].shape[1:], recipe.trigger)
-  asking, *others = data.partition(train, recipe.clients, seed=seed)
-  stamped = feature.backdoor(asking, mask, target=_TARGET)
-  return Task(
-    clients=_stacked([stamped, *others]),
-    retained=_stacked(others),
-    forget={**stamped, "mask": _everywhere(mask, stamped)},
-    tests={
-      "clean": {**test, "mask": _everywhere(mask, test)},
-      "stamped": feature.backdoor(test, mask, target=_TARGET),
-    },
-  )
-
-
-def _bias(dataset: Dataset, recipe: Recipe, seed: int) -> Task:
-  """Digits from 5 on against those below: hard enough to lean on the colour."""
-  examples = _together(dataset)
-  half = dataset.num_classes // 2
-  examples["label"] = (examples["label"] >= half).astype(np.int32)
-  train, test = _split(examples, seed)
-  rng = np.random.default_rng(seed)
-
-  def random(examples):
-    return feature.two_colours(examples, rng.integers(0, 2, _count(examples)))
-
-  def biased(examples):
-    return feature.two_colours(examples, examples["label"])
-
-  cut = round(recipe.biased * _count(train))
-  asking = biased(tree.take(train, slice(cut)))
-  shares = data.partition(
-    random(tree.take(train, slice(cut, None))), recipe.clients - 1, seed=seed
-  )
-  return Task(
-    clients=_stacked([asking, *shares]),
-    retained=_stacked(shares),
-    forget=asking,
-    tests={"biased": biased(test), "unbiased": random(test)},
-  )
-
-
-def _sensitive(dataset: None, recipe: Recipe, seed: int) -> Task:
-  del dataset
-  table = feature.diabetes()
-  train, test = _split(table.examples, seed)
-  mask = feature.column(len(table.names), table.column)
-  shares = data.partition(train, recipe.clients, seed=seed)
-  everyone = _stacked(shares)
-  return Task(
-    clients=everyone,
-    retained=everyone,
-    forget={**shares[0], "mask": _everywhere(mask, shares[0])},
-    tests={
-      "clean": {**test, "mask": _everywhere(mask, test)},
-      "flipped": {**test, "input": feature.flip(test["input"], table.column)},
-    },
-    hidden=mask,
-    column=table.column,
-  )
-
-
-def _count(examples):
-  return tree.size(examples)
-
-
-def _everywhere(mask, examples):
-  return np.broadcast_to(mask, examples["input"].shape)
-
-
 def _sensitivities(study, model, params, examples) -> dict[str, float]:
   return {
     name: study.sensitivity(model, params, examples, of=of)
@@ -200,7 +64,7 @@ def _audit_backdoor(study, model, params, task):
   return {
     "test_accuracy": _accuracy(model, params, clean),
     "attack_success": sensitivity.attack_success(
-      logits, stamped["true_label"], target=_TARGET
+      logits, stamped["true_label"], target=TARGET
     ),
     "recovered": utility.accuracy(logits, stamped["true_label"]),
     **_sensitivities(study, model, params, clean),
@@ -209,7 +73,8 @@ def _audit_backdoor(study, model, params, task):
 
 def _audit_bias(study, model, params, task):
   biased, unbiased = (
-    _accuracy(model, params, task.tests[name]) for name in ("biased", "unbiased")
+    _accuracy(model, params, task.tests[name])
+    for name in ("biased", "unbiased")
   )
   return {
     "unbiased_accuracy": unbiased,
@@ -250,15 +115,15 @@ def _accuracy(model, params, examples):
 
 SCENARIOS = {
   "backdoor": Scenario(
-    _backdoor,
+    feature_tasks.backdoor,
     _audit_backdoor,
     {"ferrari": 1e-3, "finetune": 0.03},
-    {"target": _TARGET},
+    {"target": TARGET},
     None,
     ("test_accuracy", "attack_success"),
   ),
   "bias": Scenario(
-    _bias,
+    feature_tasks.bias,
     _audit_bias,
     {"ferrari": 1e-3, "finetune": 0.03},
     {},
@@ -266,7 +131,7 @@ SCENARIOS = {
     ("unbiased_accuracy", "biased_accuracy"),
   ),
   "sensitive": Scenario(
-    _sensitive,
+    feature_tasks.sensitive,
     _audit_sensitive,
     {"ferrari": 3e-3, "finetune": 0.03},
     {"sensitivity_share": 0.05},
@@ -327,8 +192,7 @@ class Study:
   def finetune(
     self, name: str, seed: int, task: Task, params: Any, rate: float
   ) -> Outcome:
-    """Federated averaging without D_u, for as many steps as Ferrari may take."""
-    steps = self._local_steps(task.retained)
+    """Federated averaging without D_u, of as many steps as Ferrari may take."""
     return self._federate(
       f"seed{seed}/{name}",
       self.model,
@@ -336,7 +200,7 @@ class Study:
       stage_key(jax.random.key(seed), "unlearn"),
       params,
       task.retained,
-      max(self.recipe.unlearn_steps // steps, 1),
+      max(self.recipe.unlearn_steps // self.recipe.local_steps, 1),
       track=task,
     )
 
@@ -347,9 +211,14 @@ class Study:
     task: Task,
     params: Any,
     rate: float,
+    *,
+    evaluate: Callable[[Any], tuple[float, ...]] | None = None,
     **options: Any,
   ) -> Outcome:
-    """The asking client's descent; it is given D_u alone, without labels."""
+    """The asking client's descent; it is given D_u alone, without labels.
+
+    The outcome's curve has what `evaluate` says, or `tracker`.
+    """
     transform = self.unlearner(rate, **options)
     forget = {k: task.forget[k] for k in ("input", "mask")}
     key = stage_key(jax.random.key(seed), "unlearn")
@@ -358,10 +227,11 @@ class Study:
       lambda: transform(key, params, Request(forget, None)),
       start=params,
       steps=self.recipe.unlearn_steps,
-      evaluate=self.tracker(task),
+      evaluate=evaluate or self.tracker(task),
       note=_steps_taken,
     )
 
+  @functools.cache  # noqa: B019  one study lives as long as the run
   def unlearner(self, rate: float, **options: Any) -> Transform:
     """Ferrari with the scenario's stopping rule, unless options say otherwise.
 
@@ -408,10 +278,6 @@ class Study:
 
     return evaluate
 
-  def _local_steps(self, clients) -> int:
-    """Of an epoch at the clients, by their mean number of examples."""
-    return max(int(clients["weight"].sum(1).mean()) // self.recipe.batch_size, 1)
-
   def _federate(
     self, name, model, rate, key, params, clients, num_rounds, track=None
   ) -> Outcome:
@@ -419,7 +285,7 @@ class Study:
     local = finetune.transform(
       model,
       optax.sgd(rate, momentum=self.recipe.momentum),
-      num_steps=self._local_steps(clients),
+      num_steps=self.recipe.local_steps,
       batch_size=self.recipe.batch_size,
     )
     rule = rounds.descent(
@@ -440,8 +306,14 @@ class Study:
     return outcome._replace(params=tree.take(outcome.params, 0))
 
 
-def _steps_taken(info: Result) -> dict[str, float]:
-  """Steps until the descent stopped, and whether it did."""
+def _steps_taken(info: Any) -> dict[str, float]:
+  """Steps until the descent stopped, and how its loss went up and down.
+
+  The latter is the standard deviation of the change from step to step over the
+  mean, both of the first 50 steps or of those that were taken.
+  """
   stopped = np.asarray(info["steps"]["stopped"])
   taken = int(np.argmax(stopped)) + 1 if stopped.any() else len(stopped)
-  return {"steps": taken, "stopped": float(stopped.any())}
+  loss = np.asarray(info["steps"]["loss"])[: min(taken, 50)]
+  roughness = np.std(np.diff(loss)) / np.mean(loss) if taken > 1 else 0.0
+  return {"steps": taken, "roughness": float(roughness)}

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from absl import flags
 
 from experiments import harness
-from experiments.claims import amun, dfl_certified
+from experiments.claims import amun, dfl_certified, ferrari
 from experiments.claims.claim import Claim
 from experiments.workdir import Workdir
 
 # Each module has `run(workdir, seeds)` and its own flags.
-_SYSTEMS = {"amun": amun, "dfl_certified": dfl_certified}
+_SYSTEMS = {"amun": amun, "dfl_certified": dfl_certified, "ferrari": ferrari}
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/claims", "Folder of the run; continued if begun."
