@@ -57,10 +57,12 @@ def partition(
   if how == "iid":
     shares = np.array_split(rng.permutation(n), num_clients)
   elif how == "sorted":
-    order = np.argsort(np.asarray(examples["label"]), kind="stable")
+    order = np.argsort(_leaf(examples, "label"), kind="stable")
     shares = np.array_split(order, num_clients)
   elif how == "dirichlet":
-    shares = _dirichlet(rng, examples["label"], num_clients, concentration)
+    shares = _dirichlet(
+      rng, _leaf(examples, "label"), num_clients, concentration
+    )
   else:
     raise ValueError(
       f"how is {how!r}; it must be 'iid', 'sorted' or 'dirichlet'."
@@ -118,8 +120,8 @@ def by_id(examples: Examples, ids: Any) -> Request:
       would be retained.
   """
   ids = np.atleast_1d(np.asarray(ids))
-  present = np.asarray(examples["weight"]) > 0
-  known = np.asarray(examples["id"])
+  present = _leaf(examples, "weight") > 0
+  known = _leaf(examples, "id")
   unknown = ids[~np.isin(ids, known[present])]
   if unknown.size:
     raise ValueError(
@@ -137,7 +139,7 @@ def by_class(examples: Examples, label: int) -> Request:
   Raises:
     ValueError: if no example or every example has the label.
   """
-  return _divide("label", examples, np.asarray(examples["label"]) == label)
+  return _divide(f"label {label}", examples, _leaf(examples, "label") == label)
 
 
 def by_client(examples: Examples, client: int) -> Request:
@@ -148,15 +150,22 @@ def by_client(examples: Examples, client: int) -> Request:
   Raises:
     ValueError: if the client does not exist, or has no or all examples.
   """
-  clients, n = np.shape(examples["weight"])
+  clients, n = _leaf(examples, "weight").shape
   if not 0 <= client < clients:
     raise ValueError(f"client is {client}; it must be in [0, {clients}).")
   is_forgotten = np.repeat(np.arange(clients)[:, None] == client, n, axis=1)
-  return _divide("client", examples, is_forgotten)
+  return _divide(f"client {client}", examples, is_forgotten)
+
+
+def _leaf(examples, key):
+  if key not in examples:
+    raise ValueError(
+      f"examples has the keys {sorted(examples)}; {key!r} must be one of them."
+    )
+  return np.asarray(examples[key])
 
 
 def _dirichlet(rng, labels, num_clients, concentration):
-  labels = np.asarray(labels)
   for _ in range(_MAX_DRAWS):
     shares = [[] for _ in range(num_clients)]
     for label in np.unique(labels):
@@ -175,7 +184,7 @@ def _dirichlet(rng, labels, num_clients, concentration):
 
 
 def _divide(argument, examples, is_forgotten):
-  weight = np.asarray(examples["weight"])
+  weight = _leaf(examples, "weight")
   forget = np.where(is_forgotten, weight, 0)
   retain = np.where(is_forgotten, 0, weight)
   for part, what in ((forget, "nothing"), (retain, "all examples")):

@@ -57,8 +57,8 @@ def propagate(
     influence of training by T^- on `data_after` instead, with the same keys.
     Memory: a few times the params, whatever K is.
 
-  Guarantees:
-    Exact for quadratic risks; otherwise the error is of second order in E_k.
+  **Guarantees**: exact for quadratic risks; otherwise the error is of second
+  order in E_k.
 
   Raises:
     ValueError: if `num_rounds` is below 0.

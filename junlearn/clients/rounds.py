@@ -82,14 +82,13 @@ def gradient_descent(risk: Risk, mix: Mix, *, step_size: float) -> Round:
     mix: W, by `gossip`.
     step_size: gamma, above 0.
 
-  Guarantees:
-    A round is a step of gradient descent, of length gamma, on
+  **Guarantees**: a round is a step of gradient descent, of length gamma, on
 
-        Psi(X) = sum_i F_i(x_i) + <X, (I - W) X> / (2 gamma),
+      Psi(X) = sum_i F_i(x_i) + <X, (I - W) X> / (2 gamma),
 
-    whose minimiser is the fixed point; with F_i beta-smooth it is reached for
-    gamma <= (1 + l_N(W)) / beta. It is not the minimiser of sum_i F_i, but
-    within O(gamma) of it.
+  whose minimiser is the fixed point; with F_i beta-smooth it is reached for
+  gamma < (1 + l_N(W)) / beta. It is not the minimiser of sum_i F_i, but
+  within O(gamma) of it.
 
   Raises:
     ValueError: if `step_size` is not above 0.
@@ -116,9 +115,8 @@ def adapt_then_combine(
     step_size: gamma, above 0.
     num_steps: tau, at least 1.
 
-  Guarantees:
-    With F_i l2-strongly convex and beta-smooth and gamma <= 1 / beta, a round
-    is a contraction by (1 - gamma l2)^tau.
+  **Guarantees**: with F_i l2-strongly convex and beta-smooth and
+  gamma <= 1 / beta, a round is a contraction by (1 - gamma l2)^tau.
 
   Raises:
     ValueError: if an argument is out of range.
@@ -273,9 +271,8 @@ def to_fixed_point(
     residual is measured at the params returned, for which one more round is
     computed than taken.
 
-  Guarantees:
-    If T is a contraction by kappa, the params are within
-    residual / (1 - kappa) of the fixed point.
+  **Guarantees**: the params are within residual / (1 - kappa) of the fixed
+  point. Assumes that T is a contraction by kappa.
 
   Raises:
     ValueError: if an argument is out of range.

@@ -113,9 +113,8 @@ def metropolis_hastings(adjacency: Any) -> np.ndarray:
   Raises:
     ValueError: if the adjacency is not symmetric, or not zero on the diagonal.
 
-  Guarantees:
-    W is symmetric and doubly stochastic, and W_ii >= 1 / (1 + deg_i) > 0, so
-    that rho < 1 where the graph is connected.
+  **Guarantees**: W is symmetric and doubly stochastic, and
+  W_ii >= 1 / (1 + deg_i) > 0, so that rho < 1 where the graph is connected.
   """
   adjacency = _graph(adjacency, "adjacency")
   if np.any(np.asarray(adjacency) != adjacency.T):

@@ -130,7 +130,7 @@ def test_clients_may_be_empty():
   empty = {name: values[:0] for name, values in shares[0].items()}
   stacked = data.stack([*shares, empty])
   assert stacked["weight"].sum(1).tolist() == [27, 26, 0]
-  with pytest.raises(ValueError, match="client selects nothing"):
+  with pytest.raises(ValueError, match="client 2 selects nothing"):
     data.by_client(stacked, 2)
 
 
@@ -149,12 +149,17 @@ def test_clients_may_be_empty():
       "must be larger",
     ),
     (lambda: data.stack([]), "clients is empty"),
+    (lambda: data.by_client(EXAMPLES, 0), "'weight' must be one of them"),
+    (
+      lambda: data.partition({"id": np.arange(4)}, 2, how="sorted"),
+      "'label' must be one of them",
+    ),
     (lambda: data.stack([{"a": [1]}, {"b": [1]}]), "have the keys"),
     (lambda: data.by_id(STACKED, [-1]), "ids contains -1"),
     (lambda: data.by_id(STACKED, EXAMPLES["id"][[0, 0]]), "twice"),
     (lambda: data.by_id(STACKED, []), "ids selects nothing"),
     (lambda: data.by_id(STACKED, EXAMPLES["id"]), "ids selects all"),
-    (lambda: data.by_class(STACKED, 9), "label selects nothing"),
+    (lambda: data.by_class(STACKED, 9), "label 9 selects nothing"),
     (lambda: data.by_client(STACKED, 5), "client is 5"),
   ],
 )
