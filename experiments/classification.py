@@ -143,8 +143,7 @@ def main(arguments: Sequence[str]) -> None:
       study = Study(dataset, recipe, session)
       for seed, request in enumerate(requests):
         _run_seed(study, workdir, seed, request, rates)
-    if processes.is_first():
-      print(image_report.write(workdir, study, requests))
+    print(image_report.write(workdir, study, requests))
 
 
 def _run_seed(

@@ -189,8 +189,7 @@ def write(workdir: Workdir, study: Study, tasks: Sequence[Task]) -> Path:
     ),
   ]
   first = tasks[0]
-  return report.write(
-    workdir.path,
+  return workdir.write_report(
     title=f"Forgetting a feature: {study.name}",
     request=report.Deletion(
       ids=first.forget["id"].tolist(),
@@ -198,9 +197,7 @@ def write(workdir: Workdir, study: Study, tasks: Sequence[Task]) -> Path:
       selection=_ASKED[study.name],
     ),
     metrics=(*_METRICS[study.name], _STEPS),
-    rows=workdir.rows,
     not_proven=_NOT_PROVEN,
-    config=workdir.config,
     figures=figures,
   )
 

@@ -118,7 +118,7 @@ def write(workdir: Workdir, study: Study, requests: Sequence[Request]) -> Path:
   methods.sort(key=lambda name: name not in ("original", "retrain"))
   evidence = {
     method: [
-      dict(np.load(workdir / f"evidence/seed{seed}/{method}.npz"))
+      workdir.read_arrays(f"evidence/seed{seed}/{method}.npz")
       for seed in range(len(requests))
     ]
     for method in methods
@@ -157,8 +157,7 @@ def write(workdir: Workdir, study: Study, requests: Sequence[Request]) -> Path:
       caption="First seed; the levels are original and retrained.",
     ),
   ]
-  return report.write(
-    workdir.path,
+  return workdir.write_report(
     title=f"Forgetting records of {study.dataset.name}",
     request=report.Deletion(
       ids=requests[0].forget["id"].tolist(),
@@ -167,8 +166,6 @@ def write(workdir: Workdir, study: Study, requests: Sequence[Request]) -> Path:
       noun="training records",
     ),
     metrics=METRICS,
-    rows=workdir.rows,
     not_proven=NOT_PROVEN,
-    config=workdir.config,
     figures=figures,
   )

@@ -142,8 +142,7 @@ def write(workdir: Workdir, study: Study, networks: Sequence[Network]) -> Path:
   ]
   if certified:
     figures.append(_calibration(recipe))
-  return report.write(
-    workdir.path,
+  return workdir.write_report(
     title=f"Forgetting records of {study.dataset.name} in a network",
     request=report.Deletion(
       ids=records(first.request.forget)["id"].tolist(),
@@ -152,9 +151,7 @@ def write(workdir: Workdir, study: Study, networks: Sequence[Network]) -> Path:
       noun="training records",
     ),
     metrics=METRICS,
-    rows=workdir.rows,
     not_proven=NOT_PROVEN,
-    config=workdir.config,
     figures=figures,
     certificate=_certificate(workdir, certified, len(first.requests)),
   )

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from absl.flags import FLAGS
 
-from junlearn import files, processes
+from junlearn import files, processes, report
 
 _CONFIG = "config.json"
 _RESULTS = "results.jsonl"
@@ -172,6 +172,12 @@ class Workdir:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     self.write_bytes(name, buffer.getvalue())
+
+  def write_report(self, **page: Any) -> Path:
+    """Replaces the report of the run's rows; `page` as for `report.write`."""
+    if processes.is_first():
+      report.write(self.path, rows=self.rows, config=self.config, **page)
+    return self.path / "report.html"
 
   def add_row(self, row: dict[str, Any]) -> None:
     """Adds a row to `results.jsonl`."""
