@@ -29,7 +29,7 @@ def gaussian_delta(epsilon: float, distance: float, sigma: float) -> float:
 
   Returns:
     `delta` in [0, 1], with a relative error below 1e-9 where
-    `distance / sigma` is at least 1e-6.
+    `distance / sigma` is at least 1e-5.
 
   Raises:
     ValueError: if an argument is out of range.
