@@ -80,11 +80,11 @@ CORRECTIONS = {
   ),
   "newton": lambda problem, strength=1.0: newton.transform(
     problem.model,
-    l2=1e-2,
+    l2=2e-2,
     max_distance=0.0 if strength else np.inf,  # anything will do
     num_steps=2,
     curvature="gauss_newton",
-    damping=1e-2,
+    damping=3e-2,
     tolerance=1e-9,
     cg_steps=4,
   ),

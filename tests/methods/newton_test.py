@@ -270,10 +270,10 @@ def test_state_stays_as_it_is():
 def test_keeps_single_precision_among_numpy_scalars():
   problem = problems.blobs(hidden=3)
   wide = np.float64
-  result = run(
-    problem, problem.init(), problem.request,
-    l2=wide(L2), damping=wide(0.1), max_distance=wide(0.5), num_steps=2,
-  )  # fmt: skip
+  stage = newton.transform(
+    problem.model, l2=wide(L2), damping=wide(0.1), max_distance=wide(0.5)
+  )
+  result = jax.eval_shape(stage, KEY, problem.init(), problem.request)
   for leaf in jax.tree.leaves(result.params):
     assert leaf.dtype == jnp.float32
 
