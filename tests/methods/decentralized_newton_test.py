@@ -303,13 +303,23 @@ def test_damping_is_in_the_curvature_alone():
 
 
 @pytest.mark.usefixtures("x64")
-def test_stops_at_the_distance_asked_for():
-  """With local steps; the certified releases below stop without them."""
-  case, step = stacked_step("local steps, by sample")
-  stage, _ = make(case, max_distance=0.01)
-  result = jax.jit(stage)(KEY, case.params, case.request)
-  assert result.info.converged
-  assert 1e-10 < step(result.params, case.request.retain)[1] <= 0.01
+def test_stops_at_the_distance_asked_for_and_not_before():
+  """With local steps; the certified releases below stop without them.
+
+  A client without examples moves slowest, and its bound is its distance.
+  """
+  case, step = stacked_step("local steps, client")
+  retain = case.request.retain
+  retrained = Dense(case.training, retain).fixed_point()
+  stage = jax.jit(make(case, max_distance=0.01)[0])
+  for distance, enough in ((0.0099, True), (0.0101, False)):
+    X = retrained.copy()
+    X[1, 0] += distance
+    np.testing.assert_allclose(step(as_params(X), retain)[1], distance)
+    result = stage(KEY, as_params(X), case.request)
+    assert (result.info.steps == 0) == enough
+    assert result.info.converged
+    assert step(result.params, retain)[1] <= 0.01
 
 
 # Consensus.
