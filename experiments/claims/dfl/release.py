@@ -20,14 +20,17 @@ from experiments.claims.dfl.problem import (
   Cases,
   Measured,
   claim,
+  distance,
 )
 from experiments.claims.dfl.table import table
 from junlearn.certify import noise
 
+_ROUNDING = 1e-6  # of certificates, and what the worst model stays within
+
 
 def claims(cases: Cases, *, samples: int) -> Measured:
   """AUC of the likelihood ratio of so many releases, on the logistic head."""
-  rows, limits, refused = {}, [], []
+  rows, limits, refused, sharpness = {}, [], [], []
   for setting, group in cases.items():
     if setting[0] != "logistic":
       continue
@@ -38,11 +41,11 @@ def claims(cases: Cases, *, samples: int) -> Measured:
       key = jax.random.key(seed)
       corrected, released = release(key, each.trained, each.request)
       sigma = float(released.info["sigma"])
-      worst = each.retrained + MAX_DISTANCE * (1 - 1e-6) * _flat(each)
+      worst = each.retrained + MAX_DISTANCE * (1 - _ROUNDING) * _flat(each)
       noop = trust(key, each.trained, each.request)[1]
       refused.append(_is_refused(noop))
-      if _is_refused(trust(key, worst, each.request)[1]):
-        raise ArithmeticError("the worst model that should pass is refused.")
+      certificate = trust(key, worst, each.request)[1].info["distance"]
+      sharpness.append(certificate / distance(worst, each.retrained))
       limits.append(_largest_auc(MAX_DISTANCE + federation.slack, sigma) + 0.02)
       tests = {
         "released": (corrected.params, sigma),
@@ -63,6 +66,10 @@ def claims(cases: Cases, *, samples: int) -> Measured:
     return np.concatenate([row[name] for row in rows.values()])
 
   return [
+    claim("3h", "certificate / distance where no record bends the risk, least",
+          ">=", 1 - _ROUNDING, min(sharpness)),
+    claim("3i", "the same, largest (the certificate is attained)", "<=",
+          1 + _ROUNDING, max(sharpness)),
     claim("4b", "LRT AUC of releases, largest", "<=", limit,
           every("released").max()),
     claim("4c", "LRT AUC of the worst model that passes, largest", "<=", limit,
@@ -80,9 +87,9 @@ def claims(cases: Cases, *, samples: int) -> Measured:
   )  # fmt: skip
 
 
-def _largest_auc(distance: float, sigma: float) -> float:
+def _largest_auc(apart: float, sigma: float) -> float:
   """Of any test between two Gaussians whose means are so far apart."""
-  return float(stats.norm.cdf(distance / (math.sqrt(2) * sigma)))
+  return float(stats.norm.cdf(apart / (math.sqrt(2) * sigma)))
 
 
 def _is_refused(released: Any) -> bool:
@@ -90,7 +97,7 @@ def _is_refused(released: Any) -> bool:
 
 
 def _flat(each: Case) -> jax.Array:
-  """A direction in which no record curves any client's risk.
+  """A direction in which no record bends any client's risk.
 
   All clients move alike, in the weight of a pixel that is always empty; there
   the certificates are attained.
