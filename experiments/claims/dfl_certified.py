@@ -1,6 +1,6 @@
 """Claims 1 to 6 of certified unlearning in decentralised federated learning.
 
-Eight clients train linear heads on digits (`dfl.problem`) and, without a
+Eight clients train linear heads on digits (`dfl.federation`) and, without a
 certificate, a small convolutional net (`dfl.network`). What is forgotten are
 records of one client, but where a class or a client is named; retraining is
 from scratch. See `junlearn.methods.decentralized_newton`.
@@ -21,8 +21,9 @@ from experiments.claims.dfl import (
   release,
   soundness,
 )
+from experiments.claims.dfl.federation import features
 from experiments.claims.dfl.mechanism import MAX_DISTANCE
-from experiments.claims.dfl.problem import cases, features
+from experiments.claims.dfl.problem import cases
 from experiments.workdir import Workdir
 from junlearn.data import load
 
@@ -69,7 +70,7 @@ def run(
       usual, ("6f", "6g", "6h", "6i"), distance=None, what="residual 1e-8"
     ),
     lambda: cost.costs(
-      cases(train, seeds, step="longest", local_steps=(1,)),
+      cases(train, seeds, longest=True, local_steps=(1,)),
       ("6j", "6k"),
       distance=MAX_DISTANCE,
       what="certified, longest step",

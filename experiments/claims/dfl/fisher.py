@@ -10,14 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.claims.dfl.problem import (
-  HEADS,
-  Head,
-  Measured,
-  claim,
-  distance,
-  features,
-)
+from experiments.claims.dfl.federation import HEADS, Head, features
+from experiments.claims.dfl.problem import Measured, claim, distance
 from experiments.claims.dfl.table import table
 from junlearn import objective
 from junlearn.curvature import (

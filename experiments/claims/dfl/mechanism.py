@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from experiments.claims.dfl.problem import Federation
+from experiments.claims.dfl.federation import Federation
 from junlearn.certify import certified
 from junlearn.transform import Result, Transform
 

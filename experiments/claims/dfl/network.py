@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.claims.dfl.problem import CLIENTS, Measured, claim, clients_of
+from experiments.claims.dfl.federation import CLIENTS
+from experiments.claims.dfl.problem import Measured, claim, clients_of
 from experiments.claims.dfl.table import table
 from junlearn import nn
 from junlearn.across import across

@@ -1,220 +1,17 @@
-"""Linear heads that clients train together: what is measured on.
+"""Requests to clients, and how claims about them are stated."""
 
-Inputs are flat images of norm 1 with a constant feature, scaled to norm 1, so
-that the constants of the bounds are public. All in double precision.
-"""
-
-import functools
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from experiments.claims.claim import Claim
-from junlearn.across import across
-from junlearn.audit.predict import predict
-from junlearn.certify import bounds, constants
-from junlearn.clients import data, rounds, topology
-from junlearn.clients.training import Training
-from junlearn.loss import of_outputs, softmax_cross_entropy
-from junlearn.methods import decentralized_newton
-from junlearn.model import Model, from_function
+from experiments.claims.dfl.federation import CLIENTS, HEADS, Federation
+from junlearn.clients import data, topology
 from junlearn.transform import Request
 
-CLIENTS = 8
 SHARE = 0.1  # of a client's records, at most
-TOLERANCE = 1e-12  # |X - T(X)|_F at which training ends
-_MAX_ROUNDS = 50_000
-_LONGEST_STEP = 1.0
-
-
-class Head(NamedTuple):
-  """A classifier whose logits are linear in its params.
-
-  Attributes:
-    classes: 10, or 2 for labels below 5 and others.
-    model: of one client.
-  """
-
-  classes: int
-  model: Model
-
-  def start(self, features: int) -> jax.Array:
-    """Zeros."""
-    shape = (features,) if self.classes == 2 else (features, self.classes)
-    return jnp.zeros(shape)
-
-  def label(self, examples: Any) -> Any:
-    """Integers in [0, classes)."""
-    label = examples["label"]
-    return (label >= 5).astype(label.dtype) if self.classes == 2 else label
-
-  def loss(self, logits: jax.Array, examples: Any) -> jax.Array:
-    """Cross-entropy `[n]`."""
-    return softmax_cross_entropy(logits, {"label": self.label(examples)})
-
-  def constants(self, l2: float) -> constants.Constants:
-    """Of a client's risk, for inputs of norm 1."""
-    if self.classes == 2:
-      return constants.logistic(input_norm=1.0, l2=l2)
-    return constants.softmax(input_norm=1.0, l2=l2, num_classes=self.classes)
-
-  def accuracy(self, params: Any, examples: Any) -> np.ndarray:
-    """Of each client's model: params `[clients, ...]` -> `[clients]`."""
-    logits = predict(self.model, params, examples["input"], stacked=True)
-    return np.mean(logits.argmax(-1) == self.label(examples), axis=1)
-
-
-def _two_logits(params, inputs):
-  logits = inputs @ params
-  return jnp.stack([jnp.zeros_like(logits), logits], axis=-1)
-
-
-HEADS = {
-  "logistic": Head(2, from_function(_two_logits)),
-  "softmax": Head(10, from_function(lambda params, inputs: inputs @ params)),
-}
-
-
-def features(examples: Any, *, centre: np.ndarray | None = None) -> Any:
-  """The examples with inputs `[n, features]` of norm 1, less a centre."""
-  x = np.asarray(examples["input"], np.float64)
-  x = x.reshape(len(x), -1)
-  if centre is not None:
-    x = x - centre
-  x = x / np.linalg.norm(x, axis=1, keepdims=True)
-  x = np.concatenate([x, np.ones((len(x), 1))], axis=1) / np.sqrt(2)
-  return {**examples, "input": x}
-
-
-class Federation:
-  """Clients that train a head over a graph, and the correction after it.
-
-  Attributes:
-    head: what they train.
-    training: how.
-    constants: of every client's risk.
-    options: of `decentralized_newton`, beside the model and the training.
-  """
-
-  def __init__(
-    self,
-    head: Head,
-    mixing: np.ndarray,
-    *,
-    l2: float,
-    local_steps: int,
-    step: Literal["usual", "longest"] = "usual",
-  ):
-    self.head, self.constants = head, head.constants(l2)
-    smallest = topology.spectrum(mixing).smallest if local_steps == 1 else 0.0
-    longest = (1 + smallest) / self.constants.smoothness
-    self.training = Training(
-      mixing,
-      min(longest, _LONGEST_STEP) if step == "usual" else longest,
-      l2,
-      local_steps,
-    )
-    self.options = {
-      "smoothness": self.constants.smoothness,
-      "output_loss": head.loss,
-    }
-    self.round = self.training.round(of_outputs(head.model, head.loss))
-    self.bound = jax.jit(
-      decentralized_newton.bound(head.model, self.training, **self.options)
-    )
-
-  def transform(self, **options: Any):
-    """The stacked correction."""
-    return decentralized_newton.transform(
-      self.head.model, self.training, **self.options, **options
-    )
-
-  def start(self, examples: Any) -> jax.Array:
-    """Zeros for every client."""
-    start = self.head.start(examples["input"].shape[-1])
-    return jnp.zeros((CLIENTS, *start.shape))
-
-  def train(self, examples: Any) -> jax.Array:
-    """All clients' params where further rounds no longer change them.
-
-    Raises:
-      ArithmeticError: if the tolerance is not reached.
-    """
-    params, info = self._to_fixed_point(self.start(examples), examples)
-    residual = float(info.residual[0])
-    if not residual <= TOLERANCE:
-      raise ArithmeticError(
-        f"training ended at a residual of {residual:.2g}, above {TOLERANCE:g}."
-      )
-    return params
-
-  @functools.cached_property
-  def _to_fixed_point(self):
-    return jax.jit(
-      across(
-        rounds.to_fixed_point(
-          self.round, tolerance=TOLERANCE, max_rounds=_MAX_ROUNDS
-        ),
-        collective=True,
-      )
-    )
-
-  @property
-  def slack(self) -> float:
-    """Distance that training may leave to the fixed point."""
-    return self.distance(TOLERANCE)
-
-  def distance(self, residual: float) -> float:
-    """To the fixed point, at most, where |X - T(X)|_F is the residual."""
-    training = self.training
-    if training.local_steps == 1:
-      return bounds.residual(residual / training.step_size, l2=training.l2)
-    contraction = bounds.local_contraction(
-      step_size=training.step_size,
-      l2=training.l2,
-      smoothness=self.constants.smoothness,
-      num_local_steps=training.local_steps,
-    )
-    return bounds.fixed_point_residual(residual, contraction=contraction)
-
-  def rounds_to(self, target: float, params: Any, examples: Any) -> int:
-    """Rounds of training from the params until |X - T(X)|_F is the target.
-
-    Raises:
-      ArithmeticError: if it is not reached.
-    """
-    count, residual = self._rounds_to(target, params, examples)
-    if not residual <= target:
-      raise ArithmeticError(f"{int(count)} rounds do not reach {target:.2g}.")
-    return int(count)
-
-  def residual(self, params: Any, examples: Any) -> float:
-    """|X - T(X)|_F."""
-    return float(self._rounds_to(math.inf, params, examples)[1])
-
-  @functools.cached_property
-  def _rounds_to(self):
-    round_ = across(self.round, collective=True)
-
-    def run(target, params, examples):
-      def look(params, count):
-        following = round_(params, examples)
-        moved = optax.tree.norm(optax.tree.sub(params, following))
-        return following, count, moved
-
-      _, count, residual = jax.lax.while_loop(
-        lambda state: (state[2] > target) & (state[1] < _MAX_ROUNDS),
-        lambda state: look(state[0], state[1] + 1),
-        look(params, jnp.int32(0)),
-      )
-      return count, residual
-
-    return jax.jit(run)
 
 
 class Case(NamedTuple):
@@ -279,7 +76,7 @@ def cases(
   train: Any,
   seeds: int,
   *,
-  step: Literal["usual", "longest"] = "usual",
+  longest: bool = False,
   local_steps: Sequence[int] = (1, 5),
 ) -> Cases:
   """Requests for a tenth of one client's records, on a ring, l2 = 0.01."""
@@ -288,7 +85,7 @@ def cases(
   for head in HEADS:
     for tau in local_steps:
       federation = Federation(
-        HEADS[head], mixing, l2=0.01, local_steps=tau, step=step
+        HEADS[head], mixing, l2=0.01, local_steps=tau, longest=longest
       )
       for how in ("iid", "sorted"):
         group = found[head, how, tau] = []

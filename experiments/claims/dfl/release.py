@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
+from experiments.claims.dfl.federation import CLIENTS
 from experiments.claims.dfl.mechanism import MAX_DISTANCE, releaser, unchanged
 from experiments.claims.dfl.problem import (
-  CLIENTS,
   Case,
   Cases,
   Measured,

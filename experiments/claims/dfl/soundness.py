@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments.claims.dfl.federation import CLIENTS, HEADS, Federation
 from experiments.claims.dfl.mechanism import (
   DELTA,
   EPSILON,
@@ -14,11 +15,8 @@ from experiments.claims.dfl.mechanism import (
   releaser,
 )
 from experiments.claims.dfl.problem import (
-  CLIENTS,
-  HEADS,
   SHARE,
   Case,
-  Federation,
   Measured,
   case,
   claim,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.claims.dfl import effort, problem
+from experiments.claims.dfl import effort, federation, problem
 from junlearn.clients import data, topology, training
 from junlearn.methods import decentralized_newton
 
@@ -33,20 +33,20 @@ def counted(monkeypatch):
 @pytest.mark.parametrize("tau", [1, 3])
 def test_exchanges_are_those_made(x64, counted, tau):
   rng = np.random.default_rng(0)
-  n = problem.CLIENTS * 6
+  n = federation.CLIENTS * 6
   examples = {
     "input": rng.normal(size=(n, 4)) / 4,
     "label": rng.integers(0, 10, n).astype(np.int32),
     "id": np.arange(n),
   }
   clients = problem.clients_of(examples, "sorted", 0)
-  mixing = topology.metropolis_hastings(topology.ring(problem.CLIENTS))
-  federation = problem.Federation(
-    problem.HEADS["softmax"], mixing, l2=0.05, local_steps=tau
+  mixing = topology.metropolis_hastings(topology.ring(federation.CLIENTS))
+  trained = federation.Federation(
+    federation.HEADS["softmax"], mixing, l2=0.05, local_steps=tau
   )
   request = data.by_class(clients, 3)
-  stage = jax.jit(federation.transform(max_distance=1e-6, tolerance=0.1))
-  start = federation.start(clients)
+  stage = jax.jit(trained.transform(max_distance=1e-6, tolerance=0.1))
+  start = trained.start(clients)
   found = stage(jax.random.key(0), start, request)
   jax.effects_barrier()
   stated = effort.effort_of_correction(found.info, tau)
