@@ -188,8 +188,9 @@ class Study:
       num_rounds=num_rounds,
       backend=self.recipe.backend,
     )
-    transform = self.spread(descent.run(rule, self.session.loop))
     spread = self.recipe.backend == "pmap"
+    loop = self.session.talking_loop if spread else self.session.loop
+    transform = self.spread(descent.run(rule, loop))
 
     def evaluate(params):
       return (_distance(params, reference),)
@@ -200,7 +201,7 @@ class Study:
       start=params,
       steps=num_rounds,
       models=tree.size(params) if spread else 1,
-      evaluate=None if reference is None or spread else evaluate,
+      evaluate=None if reference is None else evaluate,
       note=lambda info: {"residual": float(info["steps"]["residual"][-1])},
     )
 
@@ -261,8 +262,7 @@ class Study:
     )
 
     def everywhere(params, request):
-      own = processes.own(tree.size(params))
-      return measure(*tree.take((params, request), own))
+      return measure(*_own((params, request)))
 
     return everywhere if self.recipe.backend == "pmap" else jax.jit(measure)
 
@@ -368,8 +368,7 @@ class Study:
       across(body, backend=self.recipe.backend, collective=True)
     )
     everything = self.start(network), network.clients, network.request.retain
-    own = tree.take(everything, processes.own(len(network.adjacency)))
-    return np.asarray(processes.gather(run(*own)[1].norm))[:, -1]
+    return np.asarray(processes.gather(run(*_own(everything))[1].norm))[:, -1]
 
   def audit(self, params: Any, network: Network, retrained: Any) -> Evidence:
     """Utility and attack at every client that has not left.
@@ -415,8 +414,7 @@ class Study:
       return transform
 
     def everywhere(key, params, request):
-      own = processes.own(tree.size(params))
-      result = transform(key, *tree.take((params, request), own))
+      result = transform(key, *_own((params, request)))
       return Result(processes.gather(result.params), request, result.info)
 
     return everywhere
@@ -536,3 +534,12 @@ def _attack(forget: np.ndarray, test: np.ndarray) -> float:
   return float(
     sklearn_metrics.roc_auc_score(truth, np.concatenate([forget, test]))
   )
+
+
+def _own(everything: Any) -> Any:
+  """The rows of this process's clients.
+
+  From the host, because pmap refuses arrays that jit has put on its devices.
+  """
+  rows = processes.own(tree.size(everything))
+  return tree.take(jax.device_get(everything), rows)

@@ -57,6 +57,8 @@ class Session:
 
   Attributes:
     loop: for the transforms of the phases.
+    talking_loop: for those of a population spread over processes (`models`)
+      whose members talk.
   """
 
   def __init__(
@@ -74,7 +76,10 @@ class Session:
     self._seconds = checkpoint_seconds
     self._phase: _Phase | None = None
     self.bar = Bar(total)
-    self.loop = loop.host(every=10, watch=self._watch, checkpoint=self)
+    options = {"every": 10, "watch": self._watch, "checkpoint": self}
+    self.loop = loop.host(**options)
+    # For members that talk over processes, whose step compiles by itself.
+    self.talking_loop = loop.host(**options, compiled=jax.process_count() == 1)
 
   def __enter__(self):
     return self
@@ -103,7 +108,7 @@ class Session:
       steps: of the loop inside.
       models: trained at once; if several, they are on axis 0 of what the loop
         carries, and each process has its own (`processes.own`).
-      evaluate: `params -> values`, for the curve.
+      evaluate: `params -> values`, for the curve; sees all members.
       note: `info -> what to keep`, as JSON can hold it.
 
     Raises:
@@ -217,6 +222,8 @@ class _Phase:
     point = done * self._points // total
     if self._evaluate and np.isnan(self._curve[point, 0]):
       with self._meter:
+        if self.models > 1:
+          params = processes.gather(params)
         self._curve[point] = [done, *self._evaluate(params)]
     return steps
 

@@ -66,14 +66,14 @@ def _is_traced(values: Any) -> bool:
   )
 
 
+def _indexed(step: Step):
+  return lambda carry, index, xs, data: step(carry, tree.take(xs, index), data)
+
+
 @functools.lru_cache(maxsize=64)
 def _compiled(step: Step):
   """The jitted, donated step, compiled once however often it is looped."""
-
-  def indexed(carry, index, xs, data):
-    return step(carry, tree.take(xs, index), data)
-
-  return jax.jit(indexed, donate_argnums=0)
+  return jax.jit(_indexed(step), donate_argnums=0)
 
 
 def host(
@@ -81,6 +81,7 @@ def host(
   every: int = 50,
   watch: Callable[[int, int, Any, Any], None] | None = None,
   checkpoint: Checkpoint | None = None,
+  compiled: bool = True,
 ) -> Loop:
   """A Python loop over one jitted, donated step.
 
@@ -91,6 +92,9 @@ def host(
       are NumPy arrays whose rows are filled up to the steps done.
     checkpoint: restored from at the start and saved to; the continued run
       takes the same steps as an uninterrupted one.
+    compiled: whether to jit the step. False for members that talk over several
+      processes (`across` by "pmap"), whose step is a program already; it then
+      takes its first step twice, to see what its info is.
 
   Raises:
     ValueError: if `every` is below 1; when applied inside jit, vmap or pmap.
@@ -104,19 +108,23 @@ def host(
     if _is_traced((carry, xs, data)):
       raise ValueError(_TRACED)
     num_steps = tree.size(xs)
-    compiled = _compiled(step)
-    carry = jax.tree.map(jnp.copy, carry)  # the first step donates it
-    row = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
+    if compiled:
+      take = _compiled(step)
+      carry = jax.tree.map(jnp.copy, carry)  # the first step donates it
+      x = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
+      row = jax.eval_shape(step, carry, x, data)[1]
+    else:
+      take = _indexed(step)
+      row = take(carry, 0, xs, data)[1] if num_steps else {}
     infos = jax.tree.map(
-      lambda leaf: np.zeros((num_steps, *leaf.shape), leaf.dtype),
-      jax.eval_shape(step, carry, row, data)[1],
+      lambda leaf: np.zeros((num_steps, *leaf.shape), leaf.dtype), row
     )
     start = 0
     if checkpoint is not None:
       start, carry, infos = checkpoint.restore(carry, infos)
     pending = []
     for index in range(start, num_steps):
-      carry, info = compiled(carry, np.int32(index), xs, data)
+      carry, info = take(carry, np.int32(index), xs, data)
       if _is_traced(info):  # the step itself holds a traced value
         raise ValueError(_TRACED)
       pending.append(info)
