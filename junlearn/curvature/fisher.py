@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from junlearn import tree
 from junlearn.curvature.average import AxisName, average
@@ -110,17 +111,20 @@ def diagonal_fisher(
     logits, push = jax.linearize(
       lambda p: model.apply(p, example["input"])[0], params
     )
-    (probability,) = jax.nn.softmax(logits)
-    each = jnp.eye(logits.shape[-1], dtype=logits.dtype)
-    if labels == "observed":
-      each, mass = each[example["label"]], jnp.ones(1, logits.dtype)
-    else:
-      mass = probability
     pull = jax.linear_transpose(push, params)
-    (grads,) = jax.vmap(pull)((probability - each)[:, None])
-    return jax.tree.map(
-      lambda g: jnp.tensordot(mass.astype(g.dtype), jnp.square(g), 1), grads
-    )
+    (probability,) = jax.nn.softmax(logits)
+    scores = probability - jnp.eye(logits.shape[-1], dtype=logits.dtype)
+    if labels == "observed":
+      scores = scores[example["label"]]
+    else:
+      scores = jnp.sqrt(probability)[:, None] * scores
+
+    def add(sums, score):
+      (grad,) = pull(score[None])
+      return jax.tree.map(lambda s, g: s + jnp.square(g), sums, grad), None
+
+    # One label after the other: the gradients of all would leave the caches.
+    return jax.lax.scan(add, optax.tree.zeros_like(params), scores)[0]
 
   def total(batch, weight):
     if tree.size(batch) == 1:
