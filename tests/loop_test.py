@@ -1,5 +1,6 @@
 """Scan and host take the same steps; host can be watched and resumed."""
 
+import functools
 import logging
 
 import jax
@@ -81,6 +82,39 @@ def test_scan_and_host_agree_with_a_loop_by_hand(every):
     jax.tree.leaves(hosted), jax.tree.leaves(scanned), strict=True
   ):
     assert (a.dtype, a.shape) == (b.dtype, b.shape)
+
+
+def test_host_runs_a_step_that_is_a_program_of_its_own():
+  """Of two devices, whose sums jit must not see, as over processes."""
+
+  @functools.partial(jax.pmap, axis_name="devices", in_axes=(0, None, None))
+  def talk(params, rate, data):
+    inner = jax.lax.psum(jnp.sin(data @ params).sum(), "devices")
+    return params - rate * inner, inner
+
+  def step(params, x, data):
+    assert not isinstance(params, jax.core.Tracer)
+    params, inner = talk(params, x["rate"], data)
+    return params, {"inner": inner[0]}
+
+  params = jnp.arange(8.0).reshape(2, 4)
+  memory = Memory(dies=8)
+  options = {"every": 4, "compiled": False}
+  whole = loop.host(**options)(step, params, XS, DATA)
+  with pytest.raises(KeyboardInterrupt):
+    loop.host(**options, checkpoint=memory)(step, params, XS, DATA)
+  memory.dies = None
+  again = loop.host(**options, checkpoint=memory)(step, params, XS, DATA)
+  carry = params
+  for i in range(NUM_STEPS):
+    inner = np.sin(np.asarray(DATA @ carry.T, np.float64)).sum()
+    np.testing.assert_allclose(whole[1]["inner"][i], inner, rtol=2e-4)
+    carry, _ = talk(carry, XS["rate"][i], DATA)
+  np.testing.assert_array_equal(whole[0], carry)
+  np.testing.assert_array_equal(again[0], carry)
+  np.testing.assert_array_equal(again[1]["inner"], whole[1]["inner"])
+  none = loop.host(**options)(step, params, {"rate": XS["rate"][:0]}, DATA)
+  assert none[0] is params
 
 
 def test_no_steps_leave_the_carry():
