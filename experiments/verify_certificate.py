@@ -2,10 +2,11 @@
 
     python -m experiments.verify_certificate DIR
 
-Reads `certificate.json`, `ledger.jsonl` and `config.json`; computes every
-number again that others determine; measures the distance to retraining again
-on the retained data, and the noise in the released params. Prints a line for
-each disagreement, naming file and field, and exits non-zero if there is one.
+Reads `config.json` and, of every network's releases, the ledger and the
+certificates (`experiments.register`); computes every number again that others
+determine; measures the distance to retraining again on the retained data, and
+the noise in the released params. Prints a line for each disagreement, naming
+file and field, and exits non-zero if there is one.
 """
 
 import importlib
@@ -26,10 +27,12 @@ from junlearn.certify.certificate import Certificate
 _CERTIFICATE = "certificate.json"
 _LEDGER = "ledger.jsonl"
 _CONFIG = "config.json"
+_RELEASES = "releases"
 
-# By `Certificate.experiment`, the module that measures its runs again by
-# `remeasure(folder) -> {field: value}`, with at least the fields `_MEASURED`.
-EXPERIMENTS = {"decentralized": "experiments.decentralized"}
+# By `Certificate.experiment`, the module that measures its releases again by
+# `remeasure(folder, name, index) -> {field: value}`, with at least the fields
+# `_MEASURED`.
+EXPERIMENTS = {"decentralized": "experiments.network_remeasure"}
 
 # Fields are as in the certificate. `noise.square` is the squared norm of what
 # the release differs by from the params that `measured` speaks of, over the
@@ -51,10 +54,10 @@ _RELATIVE, _ABSOLUTE = 1e-6, 1e-9
 # An honest release fails the test of its noise this often.
 _SIGNIFICANCE = 1e-9
 
-_HEAD = flags.DEFINE_string(
+_HEAD = flags.DEFINE_list(
   "head",
-  None,
-  "Hash that the last line of the ledger must have, from where it was kept.",
+  [],
+  "Hashes that the last lines of ledgers must have, from where they were kept.",
 )
 
 
@@ -65,46 +68,74 @@ def main(arguments: Sequence[str]) -> None:
       f"{len(arguments)} folders were given; name the folder of one run."
     )
   folder = Path(arguments[0])
-  found = list(problems(folder, head=_HEAD.value))
+  found = list(problems(folder, heads=_HEAD.value))
   for problem in found:
     print(problem)
   if found:
     sys.exit(1)
-  last = ledger.read(folder / _LEDGER)[-1]
-  print(f"{folder}: all agrees; the head of the ledger is {last.hash}")
+  for path in _ledgers(folder):
+    last = ledger.read(path)[-1]
+    print(f"{path.parent}: all agrees; the head of the ledger is {last.hash}")
 
 
-def problems(folder: Path, *, head: str | None = None) -> Iterator[str]:
+def problems(folder: Path, *, heads: Sequence[str] = ()) -> Iterator[str]:
   """Everything in the folder of a run that does not agree.
 
   Args:
     folder: of the run.
-    head: hash that the ledger must end with, if it was kept.
+    heads: hashes that ledgers must end with, as far as they were kept.
 
   Yields:
     A line for each, beginning with the file and the field or line.
   """
-  issued, digest = None, None
+  paths = _ledgers(folder)
+  if not paths:
+    yield f"{folder}: holds no releases with a {_LEDGER}."
+  ends = set()
+  for path in paths:
+    name = path.parent.relative_to(folder / _RELEASES).as_posix()
+    entries = ()
+    try:
+      entries = ledger.read(path)
+    except (ValueError, OSError) as error:
+      yield f"{path.relative_to(folder)}: {error}"
+    ends |= {entry.hash for entry in entries[-1:]}
+    issued = {int(p.name) for p in path.parent.iterdir() if p.name.isdecimal()}
+    for index in sorted(issued | set(range(len(entries)))):
+      yield from _release(folder, name, index, entries)
+  for head in sorted(set(heads) - ends):
+    yield (
+      f"{head} is the head of no ledger: lines were removed or written anew."
+    )
+
+
+def _ledgers(folder: Path) -> list[Path]:
+  return sorted((folder / _RELEASES).rglob(_LEDGER))
+
+
+def _release(folder, name, index, entries) -> Iterator[str]:
+  """What does not agree in one release."""
+  place = f"{_RELEASES}/{name}"
+  file = f"{place}/{index}/{_CERTIFICATE}"
   try:
-    text = _text(folder / _CERTIFICATE)
-    issued, digest = certificates.from_json(text), certificates.sha256(text)
+    text = _text(folder / file)
+    issued = certificates.from_json(text)
   except ValueError as error:
-    yield f"{_CERTIFICATE}: {error}"
-  entries = ()
-  try:
-    entries = ledger.read(folder / _LEDGER, head=head)
-  except (ValueError, OSError) as error:
-    yield f"{_LEDGER}: {error}"
-  if issued is None:
+    yield f"{file}: {error}"
     return
   if not issued.certified:
-    yield f"{_CERTIFICATE}: certified is False; this certifies nothing."
+    yield f"{file}: certified is False; this certifies nothing."
   for problem in certificates.disagreements(issued):
-    yield f"{_CERTIFICATE}: {problem}"
+    yield f"{file}: {problem}"
   yield from _config(folder, issued)
-  if entries:
-    yield from _entered(entries[-1], issued, digest)
-  yield from _measured(folder, issued)
+  if index < len(entries):
+    digest = certificates.sha256(text)
+    for problem in _entered(entries[index], issued, digest, file):
+      yield f"{place}/{_LEDGER}: {problem}"
+  else:
+    yield f"{place}/{_LEDGER}: has no line {index + 1}, for {file}."
+  for problem in _measured(folder, name, index, issued):
+    yield f"{file}: {problem}"
 
 
 def _text(path):
@@ -127,8 +158,8 @@ def _config(folder, issued):
     )
 
 
-def _entered(entry: ledger.Entry, issued: Certificate, digest: str):
-  """The ledger's last line is that of the certificate."""
+def _entered(entry, issued, digest, file) -> Iterator[str]:
+  """The ledger's line is that of the certificate."""
   for field, value in (
     ("certificate", digest),
     ("distance", issued.distance),
@@ -139,22 +170,22 @@ def _entered(entry: ledger.Entry, issued: Certificate, digest: str):
     stored = getattr(entry, field)
     if not _agree(stored, value):
       yield (
-        f"{_LEDGER}: line {entry.index + 1}: {field} is {stored!r}; that of "
-        f"{_CERTIFICATE} is {value!r}."
+        f"line {entry.index + 1}: {field} is {stored!r}; that of "
+        f"{file} is {value!r}."
       )
 
 
-def _measured(folder: Path, issued: Certificate) -> Iterator[str]:
+def _measured(folder, name, index, issued) -> Iterator[str]:
   if issued.experiment not in EXPERIMENTS:
     yield (
-      f"{_CERTIFICATE}: experiment is {issued.experiment!r}; only "
+      f"experiment is {issued.experiment!r}; only "
       f"{', '.join(EXPERIMENTS)} can be measured again."
     )
     return
   module = importlib.import_module(EXPERIMENTS[issued.experiment])
-  found: Mapping[str, float | str] = module.remeasure(folder)
+  found: Mapping[str, float | str] = module.remeasure(folder, name, index)
   for field in sorted(_MEASURED - set(found)):
-    yield f"{_CERTIFICATE}: {field} was not measured again."
+    yield f"{field} was not measured again."
   for field, value in found.items():
     if field == "noise.square":
       yield from _noise(value, issued)
@@ -162,10 +193,7 @@ def _measured(folder: Path, issued: Certificate) -> Iterator[str]:
     stored = _lookup(issued, field)
     enough = field.startswith(_LIMITS) and stored >= value
     if not (enough or _agree(stored, value)):
-      yield (
-        f"{_CERTIFICATE}: {field} is {stored!r}; measured again it is "
-        f"{value!r}."
-      )
+      yield (f"{field} is {stored!r}; measured again it is {value!r}.")
 
 
 def _noise(square: float, issued: Certificate) -> Iterator[str]:
@@ -175,8 +203,7 @@ def _noise(square: float, issued: Certificate) -> Iterator[str]:
   if not min(law.cdf(score), law.sf(score)) > _SIGNIFICANCE / 2:
     scale = math.sqrt(square / issued.noise_dimensions)
     yield (
-      f"{_CERTIFICATE}: sigma is {issued.sigma!r}; the noise released has "
-      f"the scale {scale!r}."
+      f"sigma is {issued.sigma!r}; the noise released has the scale {scale!r}."
     )
 
 

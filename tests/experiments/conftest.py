@@ -32,9 +32,10 @@ SMALL = (
 
 
 class Driver:
-  """Starts `python -m experiments.classification`."""
+  """Starts an experiment with its small flags."""
 
-  def __init__(self, folder):
+  def __init__(self, folder, module="experiments.classification", flags=SMALL):
+    self._module, self._flags = module, flags
     self._started = []
     self._places = [
       f"--data_dir={folder / 'data'}",
@@ -42,8 +43,9 @@ class Driver:
     ]
 
   def command(self, workdir, *flags):
-    module = [sys.executable, "-m", "experiments.classification"]
-    return [*module, f"--workdir={workdir}", *self._places, *SMALL, *flags]
+    module = [sys.executable, "-m", self._module]
+    small = [f"--workdir={workdir}", *self._places, *self._flags]
+    return [*module, *small, *flags]
 
   def start(self, workdir, *flags, env=None, **options):
     process = subprocess.Popen(

@@ -16,6 +16,8 @@ from junlearn.certify.derived import derive, head_of
 L2, MAX_DISTANCE = 0.1, 1e-3
 SALT = bytes(32)
 SIZE = 400
+CERTIFICATE = "releases/a/0/certificate.json"
+LEDGER = "releases/a/ledger.jsonl"
 
 
 def state():
@@ -25,7 +27,7 @@ def state():
   return rng, clean
 
 
-def remeasure(folder):
+def remeasure(folder, name, index):
   """The distance and the fingerprints, from the data; here they are known."""
   released = {"w": np.load(folder / "released.npy")}
   clean = state()[1]
@@ -74,9 +76,10 @@ def write(folder, *, noise=1.0, gradient_norm=2e-5, mode="residual_stopped"):
     ),
   )
   text = certificate.to_json(issued)
-  (folder / "certificate.json").write_text(text)
+  (folder / CERTIFICATE).parent.mkdir(parents=True)
+  (folder / CERTIFICATE).write_text(text)
   ledger.append(
-    folder / "ledger.jsonl",
+    folder / LEDGER,
     request="1",
     records=fingerprint.records([1, 2], salt=SALT),
     params_before=issued.hashes.params_before,
@@ -117,17 +120,15 @@ def replace(path, old, new):
 
 def test_an_honest_run_agrees(run):
   assert problems(run) == []
-  head = ledger.read(run / "ledger.jsonl")[-1].hash
-  assert problems(run, head=head) == []
-  (problem,) = problems(run, head="0" * 64)
-  assert problem.startswith("ledger.jsonl: line 1 is not the head")
+  head = ledger.read(run / LEDGER)[-1].hash
+  assert problems(run, heads=[head]) == []
+  (problem,) = problems(run, heads=["0" * 64])
+  assert problem.startswith("0000") and "is the head of no ledger" in problem
 
 
-@pytest.mark.parametrize(
-  "name", ["certificate.json", "ledger.jsonl", "config.json"]
-)
+@pytest.mark.parametrize("name", [CERTIFICATE, LEDGER, "config.json"])
 def test_every_edited_byte_names_the_file(run, toy, name):
-  toy.remeasure = lambda folder: dict.fromkeys(())  # not what is tested here
+  toy.remeasure = lambda *_: dict.fromkeys(())  # not what is tested here
   path = run / name
   content = path.read_bytes()
   for position in range(0, len(content), 3):
@@ -140,23 +141,23 @@ def test_every_edited_byte_names_the_file(run, toy, name):
 
 
 def test_a_forged_number_is_named(run):
-  stored = certificate.from_json((run / "certificate.json").read_text())
-  replace(run / "certificate.json", repr(stored.sigma), "0.001")
+  stored = certificate.from_json((run / CERTIFICATE).read_text())
+  replace(run / CERTIFICATE, repr(stored.sigma), "0.001")
   found = problems(run)
-  assert any(p.startswith("certificate.json: sigma is 0.001") for p in found)
+  assert any(p.startswith(f"{CERTIFICATE}: sigma is 0.001") for p in found)
 
 
 def test_a_distance_that_was_not_measured_is_found(tmp_path, toy):
   write(tmp_path, gradient_norm=1e-5)
   (problem,) = problems(tmp_path)
-  assert problem.startswith("certificate.json: measured.result is 0.0001")
+  assert problem.startswith(f"{CERTIFICATE}: measured.result is 0.0001")
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.5, 1.5])
 def test_noise_of_another_scale_is_found(tmp_path, toy, noise):
   write(tmp_path, noise=noise)
   (problem,) = problems(tmp_path)
-  assert problem.startswith("certificate.json: sigma is ")
+  assert problem.startswith(f"{CERTIFICATE}: sigma is ")
   assert "the noise released has the scale" in problem
 
 
@@ -165,30 +166,30 @@ def test_released_params_are_those_of_the_certificate(run):
   released[0] += 1e-12
   np.save(run / "released.npy", released)
   (problem,) = problems(run)
-  assert problem.startswith("certificate.json: hashes.params_after is ")
+  assert problem.startswith(f"{CERTIFICATE}: hashes.params_after is ")
 
 
 def test_a_limit_below_what_is_measured_is_found(run, toy):
-  measured = remeasure(run)
-  toy.remeasure = lambda folder: {**measured, "head.arguments.input_norm": 1.6}
+  measured = remeasure(run, "a", 0)
+  toy.remeasure = lambda *_: {**measured, "head.arguments.input_norm": 1.6}
   (problem,) = problems(run)
-  assert problem.startswith("certificate.json: head.arguments.input_norm is")
+  assert problem.startswith(f"{CERTIFICATE}: head.arguments.input_norm is")
 
 
 def test_what_is_not_measured_again_is_named(run, toy):
-  toy.remeasure = lambda folder: {"measured.result": 2e-4}
+  toy.remeasure = lambda *_: {"measured.result": 2e-4}
   found = problems(run)
   assert len(found) == 5
-  assert "certificate.json: noise.square was not measured again." in found
+  assert f"{CERTIFICATE}: noise.square was not measured again." in found
 
 
 def test_another_certificate_than_the_ledgers(run):
-  write_again = json.loads((run / "certificate.json").read_text())
+  write_again = json.loads((run / CERTIFICATE).read_text())
   write_again["iterations"] = 1
   text = json.dumps(write_again, indent=2) + "\n"
-  (run / "certificate.json").write_text(text)
+  (run / CERTIFICATE).write_text(text)
   (problem,) = problems(run)
-  assert problem.startswith("ledger.jsonl: line 1: certificate is ")
+  assert problem.startswith(f"{LEDGER}: line 1: certificate is ")
 
 
 def test_a_changed_configuration(run):
@@ -200,24 +201,32 @@ def test_a_changed_configuration(run):
 def test_a_reported_run_certifies_nothing(tmp_path, toy):
   write(tmp_path, mode="reported")
   (problem,) = problems(tmp_path)
-  assert problem.startswith("certificate.json: certified is False")
+  assert problem.startswith(f"{CERTIFICATE}: certified is False")
 
 
 def test_an_unknown_experiment(run, monkeypatch):
   monkeypatch.delitem(verify_certificate.EXPERIMENTS, "toy")
   (problem,) = problems(run)
-  assert problem.startswith("certificate.json: experiment is 'toy'")
+  assert problem.startswith(f"{CERTIFICATE}: experiment is 'toy'")
 
 
-def test_missing_files_are_named(tmp_path):
-  assert [p.split(":")[0] for p in problems(tmp_path)] == [
-    "certificate.json",
-    "ledger.jsonl",
+def test_missing_files_are_named(run):
+  assert problems(run / "none") == [
+    f"{run / 'none'}: holds no releases with a ledger.jsonl."
   ]
+  (run / CERTIFICATE).unlink()
+  (problem,) = problems(run)
+  assert problem.startswith(f"{CERTIFICATE}: cannot be read")
+
+
+def test_a_line_that_was_cut_off(run):
+  (run / LEDGER).write_text("")
+  (problem,) = problems(run)
+  assert problem == f"{LEDGER}: has no line 1, for {CERTIFICATE}."
 
 
 def test_the_program_ends_by_what_it_found(run, capsys, monkeypatch):
-  no_head = types.SimpleNamespace(value=None)
+  no_head = types.SimpleNamespace(value=[])
   monkeypatch.setattr(verify_certificate, "_HEAD", no_head)
   verify_certificate.main([str(run)])
   assert "all agrees" in capsys.readouterr().out
@@ -234,7 +243,7 @@ def test_the_command(tmp_path):
     [*command, str(tmp_path)], capture_output=True, text=True, check=False
   )
   assert missing.returncode == 1
-  assert missing.stdout.startswith("certificate.json: cannot be read")
+  assert "holds no releases" in missing.stdout
   none = subprocess.run(command, capture_output=True, text=True, check=False)
   assert none.returncode == 1
   assert "0 folders were given" in none.stderr
