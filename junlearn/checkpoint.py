@@ -151,7 +151,8 @@ class Progress:
       is something to restore, overwritten in place by what was saved.
     spread: whether carry (on axis 0) and infos (on axis 1) hold the members of
       a population that are this process's own. Those of all are kept, so that
-      another number of processes may go on.
+      another number of processes may go on. Leaves without that axis are common
+      to all members.
   """
 
   def __init__(
@@ -178,9 +179,10 @@ class Progress:
       note[...] = kept["notes"][name]
     carry, infos = kept["carry"], kept["infos"]
     if self._spread:
-      rows = processes.own(tree.size(carry))
-      carry = tree.take(carry, rows)
-      infos = jax.tree.map(lambda leaf: leaf[:, rows], infos)
+      stacked = [leaf for leaf in jax.tree.leaves(carry) if leaf.ndim]
+      rows = processes.own(tree.size(stacked))
+      carry = jax.tree.map(lambda x: x[rows] if x.ndim else x, carry)
+      infos = jax.tree.map(lambda x: x[:, rows] if x.ndim > 1 else x, infos)
     # Writable, for the loop fills them up.
     return int(kept["step"]), carry, jax.tree.map(np.array, infos)
 

@@ -44,7 +44,8 @@ def gather(block: Any, *, axis: int = 0) -> Any:
   """All members, from the blocks of all processes.
 
   Args:
-    block: pytree of arrays with the members that `own` names on `axis`.
+    block: pytree of arrays with the members that `own` names on `axis`; what
+      has no such axis is common to all members and stays as it is.
     axis: where the members are.
 
   Returns:
@@ -54,6 +55,8 @@ def gather(block: Any, *, axis: int = 0) -> Any:
     return block
 
   def whole(leaf):
+    if leaf.ndim <= axis:
+      return leaf
     stacked = multihost_utils.process_allgather(_to_bytes(leaf))
     parts = [_from_bytes(part, leaf) for part in stacked]
     return _as_given(np.concatenate(parts, axis), leaf)

@@ -52,6 +52,7 @@ block = jax.tree.map(lambda leaf: leaf[members], whole)
 jax.tree.map(same, processes.gather(block), whole)
 table = np.arange(24.0).reshape(2, 6, 2)
 same(processes.gather(table[:, members], axis=1), table)
+same(processes.gather(table[:, 0, 0], axis=1), table[:, 0, 0])
 
 other = jax.tree.map(lambda leaf: leaf[::-1], whole)
 mine = whole if me == 0 else other
