@@ -56,10 +56,16 @@ class _Attention(linen.Module):
     return linen.Dense(_CLASSES)(jnp.mean(x, axis=1))
 
 
+# Module, shape of the inputs, and examples that are read at once.
 _NETS = {
-  "MLP 784-128-10, 4096 examples": (MLP(_CLASSES), (4096, 784)),
-  "CNN 28x28x1, 512 examples": (CNN(_CLASSES), (512, 28, 28, 1)),
-  "attention 2x64, 32 tokens, 64 examples": (_Attention(), (64, 32, 64)),
+  "MLP 784-128-10, 4096 examples": (MLP(_CLASSES), (4096, 784), None),
+  "CNN 28x28x1, 512 examples": (CNN(_CLASSES), (512, 28, 28, 1), None),
+  "attention 2x64, 32 tokens, 64 examples": (
+    _Attention(),
+    (64, 32, 64),
+    None,
+  ),
+  "the same, 16 at a time": (_Attention(), (64, 32, 64), 16),
 }
 
 
@@ -89,7 +95,7 @@ def _products() -> Iterator[str]:
     *("at most", "", f"one of {_LOOP} in a loop"),
   )
   yield "|---" * 9 + "|"
-  for name, (module, shape) in _NETS.items():
+  for name, (module, shape, size) in _NETS.items():
     model, examples = from_linen(module), _random(shape)
     loss = cross_entropy(model)
     params = jax.jit(model.init)(jax.random.key(0), examples["input"][:1])
@@ -97,10 +103,15 @@ def _products() -> Iterator[str]:
       "Hessian": functools.partial(curvature.hessian, loss),
       "Gauss-Newton": functools.partial(curvature.gauss_newton, model),
     }
-    sides = {"gradient": functools.partial(curvature.gradient, loss)}
+
+    def gradient(params, examples, loss=loss, size=size):
+      return curvature.gradient(loss, params, examples, batch_size=size)
+
+    sides = {"gradient": gradient}
     for product, operator in operators.items():
-      sides[product] = lambda p, e, a=operator: a(p, e)(p)
-      sides[product, _LOOP] = lambda p, e, a=operator: _repeated(a(p, e), p)
+      make = functools.partial(operator, batch_size=size)
+      sides[product] = lambda p, e, make=make: make(p, e)(p)
+      sides[product, _LOOP] = lambda p, e, make=make: _repeated(make(p, e), p)
     times = timing.alternate(
       {k: _compiled(side, params, examples) for k, side in sides.items()},
       _REPEATS.value,
