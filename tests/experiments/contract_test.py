@@ -187,7 +187,7 @@ def _read(terminal):
 def test_plain_lines_where_there_is_no_terminal(capsys):
   progress = bar.Bar(40, seconds=0)
   progress.skip(10)
-  progress.update(10, "seed0/original", 0.5)
+  progress.update(10, "seed0/original, loss 0.5")
   progress.close(finished=False)
   err = capsys.readouterr().err
   assert err.startswith(" 50%  seed0/original, loss 0.5, about ")
@@ -200,7 +200,7 @@ def test_time_left_does_not_count_what_was_skipped(capsys, monkeypatch):
   monkeypatch.setattr(bar.time, "monotonic", lambda: next(now))
   progress = bar.Bar(100)
   progress.skip(80)
-  progress.update(10, "x", 1.0)
+  progress.update(10, "x, loss 1")
   assert capsys.readouterr().err == " 90%  x, loss 1, about 10 s left\n"
 
 

@@ -112,7 +112,6 @@ def test_an_error_of_one_process_ends_the_other(driver, tmp_path):
       "--multiprocess --num_processes=2",
       "--multiprocess finds --num_processes by itself; give one or the other",
     ),
-    ("--multiprocess", "--multiprocess: JAX finds no cluster here; give"),
   ],
 )
 def test_flags_that_make_no_job(driver, tmp_path, given, words):
@@ -123,6 +122,15 @@ def test_flags_that_make_no_job(driver, tmp_path, given, words):
     flags.FLAGS(command)
     job.join(quiet=False)
   assert "\n" not in str(caught.value).strip()
+
+
+def test_a_machine_that_is_no_cluster(driver, tmp_path):
+  code, out, err = driver(tmp_path / "run", "--multiprocess")
+  assert (code, out) == (1, "")
+  assert re.fullmatch(
+    "error: --multiprocess: JAX finds no cluster here; give .* instead.\n", err
+  )
+  assert not (tmp_path / "run").exists()
 
 
 def test_flags_of_adopted_modules_are_the_programs_own():
