@@ -117,7 +117,7 @@ SCENARIOS = {
   "backdoor": Scenario(
     feature_tasks.backdoor,
     _audit_backdoor,
-    {"ferrari": 1e-3, "finetune": 0.03},
+    {"ferrari": 0.01, "finetune": 0.1},
     {"target": TARGET},
     None,
     ("test_accuracy", "attack_success"),
@@ -125,7 +125,7 @@ SCENARIOS = {
   "bias": Scenario(
     feature_tasks.bias,
     _audit_bias,
-    {"ferrari": 1e-3, "finetune": 0.03},
+    {"ferrari": 0.03, "finetune": 0.1},
     {},
     2,
     ("unbiased_accuracy", "biased_accuracy"),
@@ -133,7 +133,7 @@ SCENARIOS = {
   "sensitive": Scenario(
     feature_tasks.sensitive,
     _audit_sensitive,
-    {"ferrari": 3e-3, "finetune": 0.03},
+    {"ferrari": 1e-3, "finetune": 1e-4},
     {"sensitivity_share": 0.05},
     2,
     ("test_accuracy", "flip_rate"),

@@ -61,6 +61,7 @@ def masked_gaussian(
   *,
   num_draws: int,
   sigma: tuple[float, float],
+  shared_axes: tuple[int, ...] = (),
 ) -> jax.Array:
   """Perturbations `[draws, n, ...]` confined to each example's mask.
 
@@ -70,6 +71,9 @@ def masked_gaussian(
     num_draws: perturbations of every example.
     sigma: each perturbation has its own scale, uniform in [low, high], in
       units of the inputs.
+    shared_axes: axes of one input along which the noise is the same, for a
+      feature that many values share: `(0, 1)` moves all marked pixels of a
+      channel together, as a colour does.
   """
   scale_key, noise_key = jax.random.split(key)
   shape = (num_draws, *mask.shape)
@@ -80,7 +84,12 @@ def masked_gaussian(
     minval=sigma[0],
     maxval=sigma[1],
   )
-  return scale * mask * jax.random.normal(noise_key, shape, mask.dtype)
+  distinct = [
+    1 if axis in shared_axes else size
+    for axis, size in enumerate(mask.shape[1:])
+  ]
+  noise = jax.random.normal(noise_key, (*shape[:2], *distinct), mask.dtype)
+  return scale * mask * noise
 
 
 def norm(x: jax.Array, num_axes: int) -> jax.Array:

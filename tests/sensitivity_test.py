@@ -36,6 +36,18 @@ def test_scales_are_uniform_and_each_draws_own():
   assert stats.kstest(scale, stats.uniform(0.2, 0.9).cdf).pvalue < 1e-6
 
 
+def test_noise_can_be_shared_along_axes():
+  """The marked pixels of a channel move together, the channels do not."""
+  mask = np.ones((2, 3, 4, 2), np.float32)
+  mask[:, 0] = 0
+  delta = sensitivity.masked_gaussian(
+    KEY, jnp.asarray(mask), num_draws=5, sigma=(0.5, 1.0), shared_axes=(0, 1)
+  )
+  moved = np.asarray(delta)[:, :, 1, 0]
+  assert len(np.unique(moved)) == 5 * 2 * 2
+  np.testing.assert_array_equal(delta, mask * moved[:, :, None, None])
+
+
 def test_ratios_by_hand():
   clean = jnp.array([[1.0, 2.0]])
   moved = jnp.array([[[4.0, 6.0]], [[1.0, 2.0]]])

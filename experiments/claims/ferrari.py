@@ -3,8 +3,7 @@
 Digits and a table of patients that scikit-learn embeds, 5 clients, federated
 averaging. Numbers are medians over seeds; the tables show the worst seed too.
 Learning rates are chosen on seeds of their own, from one grid for all methods,
-by the mean distance to retraining: an oracle. The stopping rule sees the asking
-client's examples alone.
+by the mean distance to retraining: an oracle.
 """
 
 import functools
@@ -28,8 +27,10 @@ from junlearn.transform import Request
 
 _RATES = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1)
 _TUNING_SEEDS = (1000, 1001)
-_EVERY = 10  # steps between two looks in the ablations
+_EVERY = 10  # steps between two looks in the ablations, about an epoch
+_ABLATION_RATE = 1e-3
 _ATTACK = 0.1  # attack success at which the ablations are compared
+_SHARED = "ferrari, shared noise"
 _NEVER = {"sensitivity_share": None, "target": None}
 # Ablation -> options of Ferrari.
 _ABLATIONS = {
@@ -62,13 +63,8 @@ class _Case(NamedTuple):
 class _Point(NamedTuple):
   """Where an ablation stands when the attack first fails; NaN if it never does.
 
-  Attributes:
-    steps: taken by then.
-    attack_success: at that look.
-    test_accuracy: at that look.
-    sensitivity: over that of the start.
-    drop: of the accuracy, in points.
-    roughness: of the loss, see `feature_study`.
+  `sensitivity` is over that of the start, `drop` the points of accuracy lost,
+  `roughness` that of the loss, see `feature_study`.
   """
 
   steps: float
@@ -103,7 +99,7 @@ def run(
       lines = _table(name, found, rates)
       if name == "backdoor":
         measured = [*_backdoor(found), *_sensitivity(found)]
-        points = _ablate(study, cases, rates["ferrari"])
+        points = _ablate(study, cases)
         measured += [*_branches(points), *_denominator(points)]
         lines += _ablation_table(points)
       elif name == "sensitive":
@@ -129,9 +125,18 @@ def _case(study: Study, seed: int) -> _Case:
 
 
 def _unlearn(study: Study, case: _Case, method: str, rate: float) -> Outcome:
-  unlearn = study.ferrari if method == "ferrari" else study.finetune
-  name = f"{method}-{rate:g}"
-  return unlearn(name, case.seed, case.task, case.original.params, rate)
+  arguments = (
+    f"{method}-{rate:g}", case.seed, case.task, case.original.params, rate
+  )  # fmt: skip
+  if method == "finetune":
+    return study.finetune(*arguments)
+  options = {"shared_axes": (0, 1)} if method == _SHARED else {}
+  return study.ferrari(*arguments, **options)
+
+
+def _methods(study: Study) -> tuple[str, ...]:
+  """Those of the experiment, and a variant of Ferrari for colours."""
+  return (*METHODS, _SHARED) if study.name == "bias" else METHODS
 
 
 def _tune(study: Study, cases: Sequence[_Case]) -> dict[str, float]:
@@ -152,15 +157,15 @@ def _tune(study: Study, cases: Sequence[_Case]) -> dict[str, float]:
 
   return {
     method: min(_RATES, key=functools.partial(distance, method))
-    for method in METHODS
+    for method in _methods(study)
   }
 
 
 def _compare(study, cases, rates) -> tuple[_Found, dict[str, list[Outcome]]]:
   """Every method at its rate, on every seed."""
   outcomes = {
-    method: [_unlearn(study, case, method, rates[method]) for case in cases]
-    for method in METHODS
+    method: [_unlearn(study, case, method, rate) for case in cases]
+    for method, rate in rates.items()
   }
   found = {
     "original": [case.before for case in cases],
@@ -216,16 +221,16 @@ def _sensitivity(found: _Found):
   ]  # fmt: skip
 
 
-def _ablate(study, cases, rate) -> dict[str, list[_Point]]:
+def _ablate(study, cases) -> dict[str, list[_Point]]:
   """Each variant without a stopping rule, to where the attack first fails."""
   return {
-    name: [_ablation(study, case, name, rate) for case in cases]
+    name: [_ablation(study, case, name) for case in cases]
     for name in _ABLATIONS
   }
 
 
-def _ablation(study: Study, case: _Case, name: str, rate: float) -> _Point:
-  options = _ABLATIONS[name]
+def _ablation(study: Study, case: _Case, name: str) -> _Point:
+  rate, options = _ABLATION_RATE, _ABLATIONS[name]
   if not options.get("normalize", True):
     rate = _matched(study, case, rate, options)
 
@@ -236,7 +241,7 @@ def _ablation(study: Study, case: _Case, name: str, rate: float) -> _Point:
 
   try:
     outcome = study.ferrari(
-      f"ablation/{name}",
+      f"ablation/{name}-{_ABLATION_RATE:g}",
       case.seed,
       case.task,
       case.original.params,
@@ -384,6 +389,7 @@ def _ablation_table(points: Mapping[str, Sequence[_Point]]) -> list[str]:
 def _total(recipe: Recipe, name: str, seeds: int) -> int:
   """Steps that the bar counts."""
   pair = recipe.unlearn_steps + recipe.unlearn_steps // recipe.local_steps
+  pair += recipe.unlearn_steps if name == "bias" else 0
   tuning = len(_TUNING_SEEDS) * len(_RATES) * pair
   ablations = (
     len(_ABLATIONS) * recipe.unlearn_steps if name == "backdoor" else 0

@@ -54,6 +54,7 @@ def lipschitz(
   *,
   num_draws: int = 20,
   sigma: tuple[float, float] = (0.05, 1.0),
+  shared_axes: tuple[int, ...] = (),
   stop_gradient: Branch = "none",
   reduction: Reduction = "sum",
   normalize: bool = True,
@@ -86,6 +87,7 @@ def lipschitz(
       examples["mask"],
       num_draws=num_draws,
       sigma=sigma,
+      shared_axes=shared_axes,
     )
     clean, params = model.apply(params, inputs, stage_key(key, "clean"))
     moved, params = model.apply(
@@ -114,6 +116,7 @@ def transform(
   mask: Any = None,
   num_draws: int = 20,
   sigma: tuple[float, float] = (0.05, 1.0),
+  shared_axes: tuple[int, ...] = (),
   stop_gradient: Branch = "none",
   reduction: Reduction = "sum",
   normalize: bool = True,
@@ -140,6 +143,9 @@ def transform(
       mask is empty take no part.
     num_draws: perturbations N of every example and step.
     sigma: least and greatest scale of a perturbation, in units of the inputs.
+    shared_axes: axes of one input along which the noise is the same. Noise
+      that is independent from value to value averages out in a feature that
+      many values share, such as a colour: `(0, 1)` covers that.
     stop_gradient: the branch that carries no gradient.
     reduction: of the losses of a batch.
     normalize: False leaves out the division by |delta|.
@@ -172,13 +178,14 @@ def transform(
   _check(sensitivity_share, target_share, check_size)
   if mask is not None and not np.any(mask):
     raise ValueError("ferrari: mask is empty; it must mark the feature.")
-  noise = {"num_draws": num_draws, "sigma": sigma}
   loss = lipschitz(
     model if update_statistics else freeze_statistics(model),
+    num_draws=num_draws,
+    sigma=sigma,
+    shared_axes=shared_axes,
     stop_gradient=stop_gradient,
     reduction=reduction,
     normalize=normalize,
-    **noise,
   )
 
   def measure(key, params, request):
@@ -191,7 +198,11 @@ def transform(
 
     def draw(key):
       delta = sensitivity.masked_gaussian(
-        key, examples["mask"], num_draws=1, sigma=sigma
+        key,
+        examples["mask"],
+        num_draws=1,
+        sigma=sigma,
+        shared_axes=shared_axes,
       )
       moved, _ = model.apply(params, inputs + delta[0])
       return sensitivity.ratios(clean, moved[None], delta)[0]
