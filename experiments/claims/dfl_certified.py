@@ -3,7 +3,8 @@
 Eight clients train linear heads on digits (`dfl.federation`) and, without a
 certificate, a small convolutional net (`dfl.network`). What is forgotten are
 records of one client, but where a class or a client is named; retraining is
-from scratch. See `junlearn.methods.decentralized_newton`.
+from scratch. A run that was stopped begins again. See
+`junlearn.methods.decentralized_newton`.
 """
 
 from collections.abc import Iterator

@@ -110,4 +110,8 @@ def costs(
     )
     for number, (quantity, column, tau) in zip(numbers, parts, strict=True)
   ]
-  return claims, table(f"Claim 6: cost for one client, {what}", rows)
+  return claims, table(
+    f"Claim 6: cost for one client, {what}; a Hessian-vector product counts as "
+    "two gradients",
+    rows,
+  )
