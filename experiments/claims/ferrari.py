@@ -26,7 +26,7 @@ from junlearn.loop import NonFiniteError
 from junlearn.transform import Request
 
 _RATES = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1)
-_TUNING_SEEDS = (1000, 1001)
+_TUNING_SEEDS = (1000, 1001, 1002, 1003)
 _EVERY = 10  # steps between two looks in the ablations, about an epoch
 _ABLATION_RATE = 1e-3
 _ATTACK = 0.1  # attack success at which the ablations are compared
