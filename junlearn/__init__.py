@@ -23,4 +23,5 @@ from junlearn.transform import Transform as Transform
 from junlearn.transform import chain as chain
 from junlearn.transform import repeat as repeat
 from junlearn.transform import replay as replay
+from junlearn.until import until as until
 from junlearn.view import View as View

@@ -41,12 +41,9 @@ _ABLATIONS = {
 }
 # Lower is worse for these, higher for all others.
 _HIGH = (
-  "test_accuracy",
-  "recovered",
-  "unbiased_accuracy",
-  "biased_accuracy",
+  "test_accuracy", "recovered", "unbiased_accuracy", "biased_accuracy",
   "other_sensitivity",
-)
+)  # fmt: skip
 
 
 class _Case(NamedTuple):
