@@ -108,7 +108,7 @@ def main(arguments: Sequence[str]) -> None:
     with Session(
       workdir,
       _total(recipe),
-      points=40,
+      points=60,
       checkpoint_seconds=flags.FLAGS.checkpoint_seconds,
     ) as session:
       study = Study(_SCENARIO.value, dataset, recipe, session)

@@ -4,7 +4,9 @@
     step: (carry, x, data) -> (carry, info)
 
 `xs` has the steps on axis 0, `data` is the same for all steps, `infos` are the
-steps' infos stacked. Both loops give the same result up to rounding.
+steps' infos stacked. Both loops give the same result up to rounding. A carry
+with a true attribute `stopped` says that further steps would change nothing
+and repeat the last info (see `until`); `host` then spares itself their calls.
 """
 
 import functools
@@ -122,6 +124,13 @@ def host(
     start = 0
     if checkpoint is not None:
       start, carry, infos = checkpoint.restore(carry, infos)
+
+    def look(done):
+      if watch is not None:
+        watch(done, num_steps, carry, infos)
+      if checkpoint is not None:
+        checkpoint.save(done, carry, infos)
+
     pending = []
     for index in range(start, num_steps):
       carry, info = take(carry, np.int32(index), xs, data)
@@ -136,10 +145,12 @@ def host(
         _write_row(infos, first + offset, row)
       pending = []
       _check_finite(infos, first, done)
-      if watch is not None:
-        watch(done, num_steps, carry, infos)
-      if checkpoint is not None:
-        checkpoint.save(done, carry, infos)
+      look(done)
+      if done < num_steps and np.all(getattr(carry, "stopped", False)):
+        for table in jax.tree.leaves(infos):
+          table[done:] = table[done - 1]
+        look(num_steps)
+        break
     return carry, jax.tree.map(jnp.asarray, infos)
 
   return loop

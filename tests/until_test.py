@@ -135,6 +135,30 @@ def test_frozen_steps_are_not_computed():
   assert len(counted) == 3
 
 
+def test_the_host_loop_ends_where_all_members_have_stopped():
+  """It looks once more at the end, so that what is shown is complete."""
+  looks, starts = [], jnp.stack([START, 4 * START])
+
+  def watch(done, total, carry, infos):
+    looks.append((done, total, infos["now"].shape))
+
+  def below_one(now, first):
+    del first
+    return now < 1
+
+  descent = population(until(plain(40), below_one, measure=largest, every=1))
+  keys = jax.random.split(KEY)
+  host = run(descent, loop.host(every=4, watch=watch))(keys, starts, REQUEST)
+  # 4 and 6 halvings: the second look sees both stopped.
+  assert looks == [(d, 40, (40, 2)) for d in (4, 8, 40)]
+  scan = run(descent)(keys, starts, REQUEST)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
+    (host.params, host.info),
+    (scan.params, scan.info),
+  )
+
+
 def test_keeps_the_state_that_was_frozen():
   """Momentum would go on if only the params were frozen."""
   descent = gradient_descent(
