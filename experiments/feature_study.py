@@ -125,7 +125,7 @@ SCENARIOS = {
   "bias": Scenario(
     feature_tasks.bias,
     _audit_bias,
-    {"ferrari": 0.03, "finetune": 0.1},
+    {"ferrari": 0.03, "finetune": 0.01},
     {},
     2,
     ("unbiased_accuracy", "biased_accuracy"),
