@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from experiments.claims.dfl.federation import corrector
 from experiments.claims.dfl.problem import Cases, Measured, claim, distance
 from experiments.claims.dfl.table import table
 
@@ -14,7 +15,7 @@ def claims(cases: Cases) -> Measured:
   rows = {}
   for setting, group in cases.items():
     federation = group[0].federation
-    step = jax.jit(federation.transform(num_steps=1, tolerance=1e-8))
+    step = corrector(federation, num_steps=1, tolerance=1e-8)
     row = rows[setting] = {
       name: []
       for name in (

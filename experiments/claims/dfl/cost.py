@@ -10,6 +10,7 @@ from experiments.claims.dfl.effort import (
   effort_of_correction,
   effort_of_rounds,
 )
+from experiments.claims.dfl.federation import corrector
 from experiments.claims.dfl.mechanism import releaser
 from experiments.claims.dfl.problem import Cases, Measured, claim
 from experiments.claims.dfl.table import table
@@ -67,7 +68,7 @@ def costs(
     row, (_, _, local_steps) = rows.setdefault(setting, {}), setting
     federation = group[0].federation
     target = distance or federation.distance(_FINE)
-    correct = jax.jit(federation.transform(max_distance=target))
+    correct = corrector(federation, max_distance=target)
     for each in group:
       retain = each.request.retain
       found = correct(jax.random.key(0), each.trained, each.request)

@@ -208,3 +208,9 @@ class Federation:
       return count, residual
 
     return jax.jit(run)
+
+
+@functools.lru_cache(maxsize=16)
+def corrector(federation: Federation, **options: Any) -> Any:
+  """The federation's stacked correction, compiled once."""
+  return jax.jit(federation.transform(**options))

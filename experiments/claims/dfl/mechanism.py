@@ -1,5 +1,6 @@
 """The certified release that the claims are about."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +13,11 @@ from junlearn.transform import Result, Transform
 EPSILON, DELTA, MAX_DISTANCE = 1.0, 1e-5, 1e-3
 
 
+@functools.lru_cache(maxsize=16)
 def releaser(
   federation: Federation, stage: Transform | None = None
 ) -> Callable[..., tuple[Result, Result]]:
-  """`(key, params, request) -> (stage's result, release)`, compiled.
+  """`(key, params, request) -> (stage's result, release)`, compiled once.
 
   Args:
     federation: what retraining refers to.

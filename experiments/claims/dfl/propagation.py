@@ -1,11 +1,13 @@
 """Claim 1: the linearised recursion foresees what a deletion would do."""
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.claims.dfl.federation import Federation
 from experiments.claims.dfl.problem import (
   Cases,
   Measured,
@@ -25,23 +27,7 @@ def claims(cases: Cases) -> Measured:
   rows = {}
   for setting, group in cases.items():
     federation = group[0].federation
-    mixing = gossip.dense(federation.training.mixing)
-    run = jax.jit(
-      across(
-        rounds.iterate(federation.round, num_rounds=_ROUNDS), collective=True
-      )
-    )
-    foresee = {
-      name: jax.jit(
-        across(
-          influence.propagate(
-            federation.round, federation.round, num_rounds=_ROUNDS, mix=mix
-          ),
-          collective=True,
-        )
-      )
-      for name, mix in (("linearised", None), ("powers of W", mixing))
-    }
+    run, foresee = _programs(federation)
     errors = rows[setting] = {"true influence": []} | {n: [] for n in foresee}
     for each in group:
       start, retain = federation.start(each.clients), each.request.retain
@@ -72,6 +58,25 @@ def claims(cases: Cases) -> Measured:
   ], table(
     f"Claim 1: influence after {_ROUNDS} rounds, and relative errors", rows
   )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=16)
+def _programs(federation: Federation):
+  """Training, and the influence foreseen by each recursion."""
+
+  def compiled(body):
+    return jax.jit(across(body, collective=True))
+
+  def foreseen(mix):
+    return influence.propagate(
+      federation.round, federation.round, num_rounds=_ROUNDS, mix=mix
+    )
+
+  powers = foreseen(gossip.dense(federation.training.mixing))
+  return (
+    compiled(rounds.iterate(federation.round, num_rounds=_ROUNDS)),
+    {"linearised": compiled(foreseen(None)), "powers of W": compiled(powers)},
+  )
 
 
 def _mixing_excess(adjacency: np.ndarray) -> float:

@@ -7,7 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.claims.dfl.federation import CLIENTS, HEADS, Federation
+from experiments.claims.dfl.federation import (
+  CLIENTS,
+  HEADS,
+  Federation,
+  corrector,
+)
 from experiments.claims.dfl.mechanism import (
   DELTA,
   EPSILON,
@@ -149,7 +154,7 @@ def _without(adjacency: np.ndarray, client: int) -> tuple[int, np.ndarray]:
 def _instances(cell: _Cell, index: int, train: Any) -> Iterator[dict[str, Any]]:
   federation = cell.after
   release = releaser(federation)
-  one_step = jax.jit(federation.transform(num_steps=1, tolerance=1e-8))
+  one_step = corrector(federation, num_steps=1, tolerance=1e-8)
   for number in range(_PER_CELL):
     rng = np.random.default_rng([index, len(cell.kind), number])
     how = str(rng.choice(["iid", "sorted"]))
