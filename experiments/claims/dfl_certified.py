@@ -31,7 +31,7 @@ from junlearn.data import load
 _INSTANCES = flags.DEFINE_integer(
   "instances",
   200,
-  "dfl_certified: random requests for records; a tenth as many for classes, "
+  "dfl_certified: random requests for records; an eighth as many for classes, "
   "and for clients, come on top.",
   lower_bound=5,
 )

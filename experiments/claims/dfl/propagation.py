@@ -53,7 +53,7 @@ def claims(cases: Cases) -> Measured:
      worst("sorted")),
     claim("1c", "error of powers of W / error linearised, least", ">=", 10,
      float(ratio)),
-    claim("1d", "|[W^k]_iu - 1/N| less rho^k (1 - 1/N), largest of k <= 40",
+    claim("1d", "W^k apart from 1/N, less rho^k (1 - 1/N), largest, k <= 40",
      "<=", 1e-12, max(map(_mixing_excess, graphs(0).values()))),
   ], table(
     f"Claim 1: influence after {_ROUNDS} rounds, and relative errors", rows

@@ -58,11 +58,11 @@ def claims(train: Any, workdir: Workdir, instances: int) -> Measured:
   Args:
     train: examples.
     workdir: gets every instance, as `dfl_certified/instances.jsonl`.
-    instances: requests for records of one client; a tenth as many for a class
-      and for a whole client, which leaves the graph, come on top.
+    instances: requests for records of one client; an eighth as many for a
+      class and for a whole client, which leaves the graph, come on top.
   """
   cells = -(-instances // _PER_CELL)
-  extra = -(-cells // 10)
+  extra = -(-cells // 8)
   found = [
     instance
     for kind, number in (
@@ -125,8 +125,9 @@ def _cell(kind: str, index: int) -> _Cell:
   rng = np.random.default_rng([index, len(kind)])
   drawn = graphs(int(rng.integers(2**31)))
   graph = list(drawn)[index % len(drawn)]
-  head = list(HEADS)[index // 10 % len(HEADS)]
-  local_steps = (1, 5)[index // 5 % 2]
+  # Four combinations and five graphs: all twenty pairs in turn.
+  head = list(HEADS)[index // 2 % 2]
+  local_steps = (1, 5)[index % 2]
   l2 = float(np.exp(rng.uniform(*np.log([0.01, 0.05]))))
   client = int(rng.integers(CLIENTS))
 
