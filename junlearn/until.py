@@ -68,6 +68,7 @@ def until(
   if every < 1:
     raise ValueError(f"until: every is {every}; it must be at least 1.")
 
+  @jax.jit
   def init(key, params, request):
     inner, xs = descent.init(key, params, request)
     num_steps = tree.size(xs)
