@@ -148,9 +148,7 @@ def _kill_before(patch, count):
   patch.setattr(Path, "rename", killing(Path.rename))
   patch.setattr(Path, "replace", killing(Path.replace))
   patch.setattr(shutil, "rmtree", killing(shutil.rmtree, half_removed))
-  patch.setattr(
-    checkpoint, "_write", killing(checkpoint._write, half_saved)
-  )
+  patch.setattr(checkpoint, "_write", killing(checkpoint._write, half_saved))
   patch.setattr("os.fsync", killing(lambda _: None))
 
 
