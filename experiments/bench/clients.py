@@ -4,7 +4,8 @@
 
 Every client has 20 examples of 64 features and its own perceptron; all are
 batched on one device. Memory is what the compiled program needs for arguments,
-results and scratch, as the compiler counts it.
+results and scratch, as the compiler counts it. FILE gets the table, and beside
+it FILE with the suffix .png how both grow.
 """
 
 import os
@@ -13,13 +14,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import app, flags
+from matplotlib.figure import Figure
 
 from experiments.bench.conditions import conditions
 from junlearn import descent, objective
@@ -45,6 +47,34 @@ _REPEATS = flags.DEFINE_integer(
 _OUT = flags.DEFINE_string("out", None, "Write the table here, as Markdown.")
 
 _EXAMPLES, _FEATURES, _CLASSES = 20, 64, 10
+
+
+class Row(NamedTuple):
+  """What one kind of round came to.
+
+  Attributes:
+    round: its kind.
+    clients: how many.
+    parameters: of each.
+    seconds: a round.
+    mebibytes: of the compiled program.
+    compile: seconds.
+  """
+
+  round: str
+  clients: int
+  parameters: int
+  seconds: float
+  mebibytes: float
+  compile: float
+
+  def __str__(self) -> str:
+    return (
+      f"| {self.round} | {self.clients} | {self.parameters} "
+      f"| {self.seconds:.4f} | {self.mebibytes:.1f} | {self.compile:.1f} |"
+    )
+
+
 _HEADER = "| round | clients | parameters each | s a round | MiB | compile s |"
 
 
@@ -53,17 +83,48 @@ def main(arguments: Sequence[str]) -> None:
   if len(arguments) > 1:
     sys.exit(f"error: unexpected argument {arguments[1]!r}; see --help.")
   before = os.getloadavg()
-  lines = [_HEADER, "|---|---|---|---|---|---|"]
-  print("\n".join(lines), flush=True)
+  header = [_HEADER, "|---|---|---|---|---|---|"]
+  rows: list[Row] = []
+  print("\n".join(header), flush=True)
   for hidden in _positive(_HIDDEN, least=1):
     for count in _positive(_CLIENTS, least=3):
-      for line in _measure(count, from_linen(MLP(_CLASSES, hidden=(hidden,)))):
-        lines.append(line)
-        print(line, flush=True)
-  text = "\n".join([*lines, "", conditions(before)])
+      for row in _measure(count, from_linen(MLP(_CLASSES, hidden=(hidden,)))):
+        rows.append(row)
+        print(row, flush=True)
+  text = "\n".join([*header, *map(str, rows), "", conditions(before)])
   print(text.splitlines()[-1])
   if _OUT.value:
-    Path(_OUT.value).write_text(f"# Many clients on one machine\n\n{text}\n")
+    path = Path(_OUT.value)
+    path.write_text(f"# Many clients on one machine\n\n{text}\n")
+    _plot(rows, path.with_suffix(".png"))
+
+
+def _plot(rows: Sequence[Row], path: Path) -> None:
+  """Time and memory against clients, a line for each number of parameters."""
+  figure = Figure(figsize=(8, 3.4), layout="constrained")
+  shown = ("gradient descent, ring", "FedAvg, 5 mini-batches")
+  for axes, field, label in zip(
+    figure.subplots(1, 2),
+    ("seconds", "mebibytes"),
+    ("Seconds a round", "MiB"),
+    strict=True,
+  ):
+    for kind, style in zip(shown, ("-", "--"), strict=True):
+      for number, size in enumerate(sorted({row.parameters for row in rows})):
+        line = [r for r in rows if (r.round, r.parameters) == (kind, size)]
+        axes.plot(
+          [row.clients for row in line],
+          [getattr(row, field) for row in line],
+          style,
+          color=f"C{number}",
+          marker="o",
+          markersize=3,
+          label=f"{kind}, {size:,} parameters",
+        )
+    axes.set(xscale="log", yscale="log", xlabel="Clients", ylabel=label)
+    axes.grid(color="#e4e4e4")
+  axes.legend(fontsize=6)
+  figure.savefig(path, dpi=120)
 
 
 def _positive(flag: flags.FlagHolder, *, least: int) -> list[int]:
@@ -104,8 +165,8 @@ def _bodies(model: Model, count: int) -> dict[str, Callable[..., Any]]:
   }
 
 
-def _measure(count: int, model: Model) -> Iterator[str]:
-  """One line of the table for each kind of round."""
+def _measure(count: int, model: Model) -> Iterator[Row]:
+  """One row for each kind of round."""
   rng = np.random.default_rng(0)
   examples = {
     "input": jnp.asarray(
@@ -136,10 +197,7 @@ def _measure(count: int, model: Model) -> Iterator[str]:
       + memory.output_size_in_bytes
       + memory.temp_size_in_bytes
     )
-    yield (
-      f"| {name} | {count} | {own} | {seconds:.4f} | {size / 2**20:.1f} | "
-      f"{compiled:.1f} |"
-    )
+    yield Row(name, count, own, seconds, size / 2**20, compiled)
 
 
 if __name__ == "__main__":
