@@ -44,7 +44,7 @@ def scale(weighting: Weighting) -> Callable[[Any], jax.Array | float]:
   _check_weighting(weighting)
 
   def sample(examples):
-    own = count(examples).astype(float)
+    own = count(examples)
     active = jax.lax.psum((own > 0).astype(own.dtype), AXES)
     return active * own / jax.lax.psum(own, AXES)
 
@@ -304,10 +304,10 @@ def to_fixed_point(
 
 
 def count(examples: Any) -> jax.Array:
-  """Examples of one client, by `weight` where they have one; float32."""
+  """Examples of one client, by `weight` where they have one; a float."""
   if "weight" in examples:
-    return jnp.sum(examples["weight"].astype(jnp.float32))
-  return jnp.float32(jax.tree.leaves(examples)[0].shape[0])
+    return jnp.sum(examples["weight"].astype(float))
+  return jnp.asarray(jax.tree.leaves(examples)[0].shape[0], float)
 
 
 def round_key(key: jax.Array | None, k: Any) -> jax.Array | None:
