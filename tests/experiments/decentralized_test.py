@@ -11,6 +11,8 @@ import pytest
 
 from tests.experiments.conftest import ROOT, Driver, read_rows
 
+pytestmark = pytest.mark.slow
+
 SMALL = (
   "--clients=4",
   "--num_train=200",

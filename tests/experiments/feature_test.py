@@ -14,6 +14,8 @@ from junlearn.data import Dataset, from_arrays
 
 from .conftest import ROOT, hashes, leftovers, read_rows
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--seeds=1", "--rounds=3", "--unlearn_steps=20", "--num_draws=2")
 
 
@@ -59,7 +61,6 @@ def test_a_run_leaves_its_report_and_starts_again(folder):
   assert hashes(workdir) == before
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["bias", "sensitive"])
 def test_other_scenarios_work(folder, scenario):
   code, _, err = run(folder / scenario, folder, f"--scenario={scenario}")

@@ -11,6 +11,8 @@ from experiments import classification, job
 
 from .conftest import leftovers, read_rows
 
+pytestmark = pytest.mark.slow
+
 LONG = ("--epochs=30", "--references=4", "--method=finetune")
 LOST = (
   r"error: this process cannot go on \(.*\), most likely because another "

@@ -14,6 +14,8 @@ from junlearn import checkpoint
 
 from .conftest import Killed, leftovers, read_rows, toy_run
 
+pytestmark = pytest.mark.slow
+
 LONG = ("--epochs=60", "--unlearn_epochs=60", "--references=4")
 PHASES = (
   "seed0/original",
@@ -24,7 +26,6 @@ PHASES = (
 )
 
 
-@pytest.mark.slow
 def test_killed_in_every_phase(driver, tmp_path):
   code, _, err = driver(tmp_path / "whole", *LONG)
   assert code == 0, err
