@@ -18,6 +18,8 @@ from junlearn.transform import Result
 
 from .conftest import ROOT, hashes, leftovers, read_rows, toy_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
   ("given", "words"),

@@ -22,6 +22,8 @@ from experiments.workdir import Workdir
 
 from .conftest import ROOT, hashes, leftovers, read_rows
 
+pytestmark = pytest.mark.slow
+
 
 def test_run_leaves_what_the_contract_names(finished):
   config = json.loads((finished / "config.json").read_text())
@@ -132,7 +134,6 @@ def test_interrupt_is_one_line_and_the_run_continues(
       ("--model=cnn", "--forget_class=3", "--method=amun_deletion"),
       ["amun_deletion"],
       id="class",
-      marks=pytest.mark.slow,
     ),
     pytest.param(
       (
@@ -143,7 +144,6 @@ def test_interrupt_is_one_line_and_the_run_continues(
       ),
       ["finetune", "amun"],
       id="least",
-      marks=pytest.mark.slow,
     ),
   ],
 )
