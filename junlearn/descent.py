@@ -59,7 +59,8 @@ def gradient_descent(
     optimizer: any optax transformation.
     num_steps: steps, at least 0; 0 leaves the params as they are.
     batch_size: rows of each part a step, at least 1.
-    view: which leaves are free; None means `view.full()`.
+    view: which leaves are free; None means `view.full()`. One that must move
+      adds `gradient_norm` to the infos, NaN where all gradients are zero.
 
   Raises:
     ValueError: if `num_steps` or `batch_size` is out of range.
@@ -100,6 +101,9 @@ def gradient_descent(
     (loss, (params, terms)), grads = jax.value_and_grad(value, has_aux=True)(
       free
     )
+    if view.must_move:
+      norm = optax.tree.norm(grads)
+      terms["gradient_norm"] = jnp.where(norm == 0, jnp.nan, norm)
     updates, optimizer_state = optimizer.update(grads, state.optimizer, free)
     free = optax.apply_updates(free, updates)
     # The params that the objective returned carry new batch statistics.

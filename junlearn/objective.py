@@ -19,6 +19,10 @@ from junlearn.transform import Request, stage_key
 
 Objective = Callable[..., tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]]
 
+# A loss that also reads what the descent began with:
+# (params, reference, examples, key=None) -> ([n] losses, params).
+RelativeLoss = Callable[..., tuple[jax.Array, Any]]
+
 
 def mean(losses: jax.Array, examples: Any) -> jax.Array:
   """Mean of `[n]` losses over the examples present (`weight` 1, not 0)."""
@@ -76,6 +80,24 @@ def weighted(loss: Loss, **weights: float) -> Objective:
     ValueError: if there is no part, or a name is not a part of a request; and
       when applied, if the request lacks a part.
   """
+
+  def absolute(params, reference, examples, key=None):
+    del reference
+    return loss(params, examples, key)
+
+  return relative(absolute, **weights)
+
+
+def relative(loss: RelativeLoss, **weights: float) -> Objective:
+  """As `weighted`, of a loss that also reads the reference.
+
+  Args:
+    loss: `(params, reference, examples, key=None) -> ([n] losses, params)`.
+    **weights: as for `weighted`.
+
+  Raises:
+    ValueError: as `weighted`.
+  """
   if not weights or not set(weights) <= set(Request._fields):
     raise ValueError(
       f"weighted: parts are {sorted(weights)}; allowed are one or more of "
@@ -83,15 +105,36 @@ def weighted(loss: Loss, **weights: float) -> Objective:
     )
 
   def objective(params, batch, *, reference, key):
-    del reference
-    total, terms = 0.0, {}
+    value, terms = 0.0, {}
     for part, weight in weights.items():
       examples = getattr(batch, part)
       if examples is None:
         raise ValueError(f"weighted: the request has no {part} examples.")
-      losses, params = loss(params, examples, stage_key(key, part))
+      losses, params = loss(params, reference, examples, stage_key(key, part))
       terms[part] = mean(losses, examples)
-      total += weight * terms[part]
-    return total, (params, terms)
+      value += weight * terms[part]
+    return value, (params, terms)
+
+  return objective
+
+
+def total(*objectives: Objective) -> Objective:
+  """The sum of objectives.
+
+  Args:
+    *objectives: at least one; terms of the same name are those of the last.
+
+  Raises:
+    ValueError: if there is none.
+  """
+  if not objectives:
+    raise ValueError("total: no objectives were given; at least one is needed.")
+
+  def objective(params, batch, *, reference, key):
+    value, terms = 0.0, {}
+    for term in objectives:
+      loss, (params, found) = term(params, batch, reference=reference, key=key)
+      value, terms = value + loss, terms | found
+    return value, (params, terms)
 
   return objective

@@ -22,10 +22,18 @@ from junlearn.model import Model
 
 
 class View(NamedTuple):
-  """A lens on params; leaves that are not part of a side are None in it."""
+  """A lens on params; leaves that are not part of a side are None in it.
+
+  Attributes:
+    split: `params -> (free, fixed)`.
+    merge: `(free, fixed) -> params`.
+    must_move: whether a step whose gradients are all zero is an error, as it
+      is for adapters, which a model can leave out unnoticed.
+  """
 
   split: Callable[[Any], tuple[Any, Any]]
   merge: Callable[[Any, Any], Any]
+  must_move: bool = False
 
 
 def full() -> View:

@@ -1,0 +1,204 @@
+"""What a language model gives the tokens of an answer.
+
+Examples of text are dicts of arrays with one sequence a row:
+
+    input  [n, length] int32 tokens, padded on the right; or a dict of `tokens`,
+           `positions` and `segments`, each [n, length], where several records
+           share a row or rows are padded on the left
+    mask   [n, length] bool: the tokens to predict, which are those of the
+           answer and its end token; never the first of a row
+    id     [n]
+
+A model of text gives logits `[n, length, vocabulary]`. Those at position t - 1
+predict token t:
+
+    s_t = log p(x_t | x_<t),    S = sum_t s_t,    p_norm = exp(S / |y|)
+
+with sums over the tokens to predict, |y| of them. Everything is computed in at
+least single precision.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from junlearn import objective as objectives
+from junlearn.loss import Loss, OutputLoss, of_outputs
+from junlearn.model import Model
+from junlearn.objective import Objective, RelativeLoss
+
+
+class Decoder(NamedTuple):
+  """A model of text that keeps what it has read.
+
+  Attributes:
+    init: `(params, n, length) -> cache`, with room for `length` tokens a row.
+    step: `(params, inputs, cache) -> (logits [n, t, vocabulary], cache)`, for
+      the next t tokens of each row; `inputs` as in examples.
+  """
+
+  init: Callable[[Any, int, int], Any]
+  step: Callable[[Any, Any, Any], tuple[jax.Array, Any]]
+
+
+class Retain(NamedTuple):
+  """The term that holds on to what is retained.
+
+  Attributes:
+    weight: of the term, at least 0.
+    loss: "nll", the cross-entropy of the retained answers, or "kl",
+      KL(p_reference || p) at their tokens, over the whole vocabulary.
+    all_positions: average "kl" over all positions, prompts and padding
+      included, as released codes do; by default over answers alone.
+  """
+
+  weight: float = 1.0
+  loss: Literal["nll", "kl"] = "nll"
+  all_positions: bool = False
+
+
+def tokens(examples: Any) -> jax.Array:
+  """The tokens `[n, length]` of examples, packed or not."""
+  inputs = examples["input"]
+  return inputs["tokens"] if isinstance(inputs, dict) else inputs
+
+
+def targets(examples: Any) -> tuple[jax.Array, jax.Array]:
+  """Tokens 2 to `length` of each row and whether to predict them.
+
+  Returns:
+    int `[n, length - 1]` and bool `[n, length - 1]`.
+  """
+  return tokens(examples)[:, 1:], examples["mask"][:, 1:].astype(bool)
+
+
+def token_log_probs(logits: jax.Array, examples: Any) -> jax.Array:
+  """`s_t` of tokens 2 to `length`, `[n, length - 1]`; 0 outside the mask."""
+  target, mask = targets(examples)
+  logits = _precise(logits[:, :-1])
+  chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
+  return jnp.where(mask, chosen - jax.nn.logsumexp(logits, axis=-1), 0)
+
+
+def num_targets(examples: Any, dtype: Any = jnp.float32) -> jax.Array:
+  """`|y|`, the tokens to predict in each row, `[n]`."""
+  return jnp.sum(targets(examples)[1], axis=1).astype(dtype)
+
+
+def sequence_nll(logits: jax.Array, examples: Any) -> jax.Array:
+  """`-S` in nats, `[n]`: minus the log-probability of the whole answer."""
+  return -jnp.sum(token_log_probs(logits, examples), axis=1)
+
+
+def mean_nll(logits: jax.Array, examples: Any) -> jax.Array:
+  """`-S / |y|` in nats, `[n]`: the mean over an answer's tokens."""
+  total = sequence_nll(logits, examples)
+  return total / jnp.maximum(num_targets(examples, total.dtype), 1)
+
+
+def token_nll(logits: jax.Array, examples: Any) -> jax.Array:
+  """`-S / mean |y|`, `[n]`: its batch mean is the mean over the tokens.
+
+  A long answer weighs more than a short one, as in the usual training of
+  language models. The mean of `|y|` is over the rows present in the batch.
+  """
+  return per_token(sequence_nll(logits, examples), examples)
+
+
+def per_token(sums: jax.Array, examples: Any) -> jax.Array:
+  """Sums over the tokens of each row, so that their mean is one over tokens."""
+  lengths = num_targets(examples, sums.dtype)
+  return sums / jnp.maximum(objectives.mean(lengths, examples), 1)
+
+
+def cross_entropy(model: Model, output_loss: OutputLoss = token_nll) -> Loss:
+  """The loss of next-token prediction on the tokens to predict.
+
+  Args:
+    model: of text.
+    output_loss: `token_nll`, `mean_nll` or `sequence_nll`.
+  """
+  return of_outputs(model, output_loss)
+
+
+def kl(model: Model, *, all_positions: bool = False) -> RelativeLoss:
+  """`KL(p_reference || p)` over the vocabulary, averaged as `token_nll`.
+
+  Args:
+    model: of text.
+    all_positions: average over all positions, see `Retain`.
+  """
+
+  def loss(params, reference, examples, key=None):
+    logits, params = model.apply(params, examples["input"], key)
+    anchor = jax.lax.stop_gradient(model.apply(reference, examples["input"])[0])
+    new, old = (
+      jax.nn.log_softmax(_precise(z[:, :-1])) for z in (logits, anchor)
+    )
+    each = jnp.sum(jnp.exp(old) * (old - new), axis=-1)
+    if all_positions:
+      return jnp.mean(each, axis=1), params
+    each = jnp.where(targets(examples)[1], each, 0)
+    return per_token(jnp.sum(each, axis=1), examples), params
+
+  return loss
+
+
+def with_retain(
+  objective: Objective, model: Model, retain: Retain | None
+) -> Objective:
+  """The objective plus the term of `retain`; None or weight 0 adds nothing.
+
+  Raises:
+    ValueError: if the weight is negative or the loss is unknown.
+  """
+  if retain is None:
+    return objective
+  if not retain.weight >= 0:
+    raise ValueError(
+      f"retain has the weight {retain.weight}; it must be at least 0."
+    )
+  terms = {
+    "nll": lambda: objectives.weighted(
+      cross_entropy(model), retain=retain.weight
+    ),
+    "kl": lambda: objectives.relative(
+      kl(model, all_positions=retain.all_positions), retain=retain.weight
+    ),
+  }
+  if retain.loss not in terms:
+    raise ValueError(
+      f"retain has the loss {retain.loss!r}; it must be 'nll' or 'kl'."
+    )
+  if retain.weight == 0:
+    return objective
+  return objectives.total(objective, terms[retain.loss]())
+
+
+def with_reference(
+  loss: Loss, params: Any, examples: Any, *, batch_size: int = 32
+) -> Any:
+  """The examples with `reference` `[n]`, their loss at the given params.
+
+  What an objective needs of the model that it started from is so computed
+  once, and that model is not carried through the steps.
+
+  Args:
+    loss: of each example by itself, such as `sequence_nll` or `mean_nll`.
+    params: where it is evaluated, in evaluation mode.
+    examples: `n` examples.
+    batch_size: examples at a time.
+  """
+
+  def one(example):
+    row = jax.tree.map(lambda leaf: leaf[None], example)
+    return loss(params, row)[0][0]
+
+  values = jax.lax.map(one, examples, batch_size=batch_size)
+  return {**examples, "reference": values}
+
+
+def _precise(logits):
+  return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
