@@ -237,7 +237,7 @@ def test_the_library_needs_only_what_it_declares():
     project = tomllib.load(file)["project"]
   declared = set()
   extras = project["optional-dependencies"]
-  for requirement in [*project["dependencies"], *extras["bench"]]:
+  for requirement in [*project["dependencies"], *extras["oracles"]]:
     name = requirement.split(">")[0].split("[")[0].strip()
     declared.add(name.lower().replace("-", "_"))
   needed = set()
