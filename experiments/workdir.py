@@ -174,9 +174,13 @@ class Workdir:
     self.write_bytes(name, buffer.getvalue())
 
   def write_report(self, **page: Any) -> Path:
-    """Replaces the report of the run's rows; `page` as for `report.write`."""
+    """Replaces the report; `page` as for `report.write`.
+
+    A page without chapters is of all the run's rows.
+    """
     if processes.is_first():
-      report.write(self.path, rows=self.rows, config=self.config, **page)
+      rows = {} if "chapters" in page else {"rows": self.rows}
+      report.write(self.path, config=self.config, **rows, **page)
     return self.path / "report.html"
 
   def add_row(self, row: dict[str, Any]) -> None:
@@ -185,10 +189,11 @@ class Workdir:
     self.write(_RESULTS, "\n".join(lines) + "\n")
     self.rows.append(row)
 
-  def row(self, method: str, seed: int) -> dict[str, Any] | None:
-    """The row of a method and seed, or None."""
+  def row(self, method: str, seed: int, **more: Any) -> dict[str, Any] | None:
+    """The row of a method and seed, and of what else names it, or None."""
+    wanted = {"method": method, "seed": seed, **more}
     for row in self.rows:
-      if (row["method"], row["seed"]) == (method, seed):
+      if all(row.get(key) == value for key, value in wanted.items()):
         return row
     return None
 

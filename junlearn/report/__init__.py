@@ -12,7 +12,7 @@ from junlearn.report.forest import gaps
 from junlearn.report.judgement import over_forgotten, verdict
 from junlearn.report.metric import Metric
 from junlearn.report.network import Nodes, network
-from junlearn.report.page import Deletion, write
+from junlearn.report.page import Chapter, Deletion, write
 from junlearn.report.plots import (
   Curve,
   Roc,
@@ -25,6 +25,7 @@ from junlearn.report.series import Series, series
 from junlearn.report.summary import Entry, PerSeed, Summary, summarize
 
 __all__ = [
+  "Chapter",
   "Curve",
   "Deletion",
   "Entry",

@@ -100,18 +100,59 @@ def _reproduce(config: Mapping[str, Any]) -> list[blocks.Block]:
   return [*code, blocks.Terms(_flat(rest))]
 
 
+class Chapter(NamedTuple):
+  """One request, and how it was met.
+
+  Attributes:
+    request: what was to be forgotten.
+    metrics: what to report, in the order of the columns.
+    rows: rows of `results.jsonl`, see `summarize` and `cost.cost_table`.
+    figures: from `roc`, `distributions`, `trajectories` or the caller's own;
+      the gaps to retraining are always drawn first.
+    name: of the request, where a page has several.
+    sections: further ones, after the figures.
+    verdict: the summary in words; None takes `report.verdict`'s.
+  """
+
+  request: Deletion
+  metrics: Iterable[Metric]
+  rows: Iterable[Mapping[str, Any]]
+  figures: Sequence[blocks.Figure] = ()
+  name: str = ""
+  sections: Sequence[blocks.Section] = ()
+  verdict: str | None = None
+
+
+def _sections(chapter: Chapter) -> tuple[str, list[blocks.Section]]:
+  """A chapter's verdict and its sections."""
+  rows = list(chapter.rows)
+  summary = summarize(rows, chapter.metrics)
+  palette = Palette(summary.methods)
+  drawings = [draw(palette) for draw in (gaps(summary), *chapter.figures)]
+  sections = [
+    blocks.Section("The request", _request(chapter.request)),
+    blocks.Section("How close to retraining", closeness(summary)),
+    blocks.Section("Figures", drawings),
+    *chapter.sections,
+    blocks.Section("Time and memory", [cost.cost_table(rows)]),
+  ]
+  if chapter.name:
+    sections = [
+      s._replace(title=f"{chapter.name}: {s.title[:1].lower()}{s.title[1:]}")
+      for s in sections
+    ]
+  return chapter.verdict or judgement.verdict(summary), sections
+
+
 def write(
   directory: str | Path,
   *,
   title: str,
-  request: Deletion,
-  metrics: Iterable[Metric],
-  rows: Iterable[Mapping[str, Any]],
   not_proven: Sequence[str],
   config: Mapping[str, Any],
-  figures: Sequence[blocks.Figure] = (),
   certificate: Mapping[str, Any] | None = None,
-  verdict: str | None = None,
+  chapters: Sequence[Chapter] = (),
+  **chapter: Any,
 ) -> Path:
   """Writes `report.md` and `report.html`.
 
@@ -122,16 +163,12 @@ def write(
   Args:
     directory: where to; created if missing.
     title: of the page.
-    request: what was to be forgotten.
-    metrics: what to report, in the order of the columns.
-    rows: rows of `results.jsonl`, see `summarize` and `cost.cost_table`.
     not_proven: what a reader might wrongly conclude, a sentence each.
     config: how to run it again; `command` (a string or a list of words) is set
       apart, the rest is listed.
-    figures: from `roc`, `distributions`, `trajectories` or the caller's own;
-      the gaps to retraining are always drawn first.
     certificate: what was proven, nested dicts allowed; None if nothing.
-    verdict: the summary in words; None takes `report.verdict`'s.
+    chapters: the requests, where there are several.
+    **chapter: the attributes of the `Chapter`, where there is one.
 
   Returns:
     The path of `report.html`.
@@ -139,21 +176,16 @@ def write(
   Raises:
     ValueError: see `summarize`.
   """
-  rows = list(rows)
-  summary = summarize(rows, metrics)
-  palette = Palette(summary.methods)
-  drawings = [draw(palette) for draw in (gaps(summary), *figures)]
+  chapters = chapters or [Chapter(**chapter)]
+  parts = [(one.name, *_sections(one)) for one in chapters]
+  verdicts = [f"{name}: {said}" if name else said for name, said, _ in parts]
   page = blocks.Page(
     title,
     [
       blocks.Section(
-        "Verdict",
-        [blocks.Text(verdict or judgement.verdict(summary), lead=True)],
+        "Verdict", [blocks.Text(said, lead=True) for said in verdicts]
       ),
-      blocks.Section("The request", _request(request)),
-      blocks.Section("How close to retraining", closeness(summary)),
-      blocks.Section("Figures", drawings),
-      blocks.Section("Time and memory", [cost.cost_table(rows)]),
+      *(section for _, _, sections in parts for section in sections),
       blocks.Section("Certificate", _certificate(certificate)),
       blocks.Section(
         "What this does not prove", [blocks.Items(list(not_proven))]
