@@ -1,10 +1,13 @@
 """Evidence: utility, attacks and the distance to retraining.
 
-Attacks and statistics run on the host on stored outputs; only `predict` and
-`population` run models.
+Attacks and statistics run on the host on stored outputs; only `predict`,
+`population`, `generation`, `language.scores.collect` and the sensitivities run
+models.
 """
 
 from junlearn.audit import gap as gap
+from junlearn.audit import generation as generation
+from junlearn.audit import language as language
 from junlearn.audit import membership as membership
 from junlearn.audit import population as population
 from junlearn.audit import predict as predict

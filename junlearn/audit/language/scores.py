@@ -1,0 +1,136 @@
+"""What a model gives each token of each answer, on the host.
+
+A model runs once over a set of examples; every metric of this package is a
+NumPy function of what is stored here. The logits never leave the device.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from junlearn import language, tree
+from junlearn.model import Model
+
+
+class TokenScores(NamedTuple):
+  """Scores of tokens 2 to `length` of each row, all `[n, length - 1]`.
+
+  With p the prediction for a token's place, given the true tokens before it:
+
+  Attributes:
+    log_prob: s = log p(token), in nats, float64.
+    mask: bool, the tokens to predict; only there do the others mean anything.
+    correct: bool, whether the token is the arg max of p.
+    mean: mu = E_{v~p} log p(v), minus the entropy.
+    std: sigma, the standard deviation of log p(v) over v ~ p.
+  """
+
+  log_prob: np.ndarray
+  mask: np.ndarray
+  correct: np.ndarray
+  mean: np.ndarray
+  std: np.ndarray
+
+
+@functools.lru_cache(maxsize=64)
+def _forward(model: Model):
+  @jax.jit
+  def forward(params, examples):
+    target, mask = language.targets(examples)
+    logits = model.apply(params, examples["input"])[0][:, :-1]
+    precise = jnp.promote_types(logits.dtype, jnp.float32)
+    log_p = jax.nn.log_softmax(logits.astype(precise))
+    p = jnp.exp(log_p)
+    mean = jnp.sum(p * log_p, axis=-1, keepdims=True)
+    variance = jnp.sum(p * jnp.square(log_p - mean), axis=-1)
+    chosen = jnp.take_along_axis(log_p, target[..., None], axis=-1)
+    return TokenScores(
+      log_prob=chosen[..., 0],
+      mask=mask,
+      correct=jnp.argmax(log_p, axis=-1) == target,
+      mean=mean[..., 0],
+      std=jnp.sqrt(variance),
+    )
+
+  return forward
+
+
+def collect(
+  model: Model, params: Any, examples: Any, *, batch_size: int = 32
+) -> TokenScores:
+  """Scores of all rows, in evaluation mode, batch by batch.
+
+  Args:
+    model: of text.
+    params: its params.
+    examples: `n` examples of text, one answer a row.
+    batch_size: rows at a time; the last batch is filled up, so that one
+      compiled program serves all. The device holds its logits, `[batch_size,
+      length, vocabulary]` in single precision.
+
+  Raises:
+    ValueError: if there are no examples, or a token to predict has a
+      log-probability that is not finite: what a broken model cannot say is not
+      forgotten.
+  """
+  n = tree.size(examples)
+  if n == 0:
+    raise ValueError("collect: examples is empty; at least one is needed.")
+  batch_size = min(batch_size, n)
+  forward = _forward(model)
+  needed = {name: examples[name] for name in ("input", "mask")}
+  batches = []
+  for start in range(0, n, batch_size):
+    rows = np.minimum(np.arange(start, start + batch_size), n - 1)
+    batches.append(forward(params, tree.take(needed, rows)))
+  scores = TokenScores(
+    *(np.concatenate(leaves)[:n] for leaves in zip(*batches, strict=True))
+  )
+  broken = np.any(scores.mask & ~np.isfinite(scores.log_prob), axis=1)
+  if broken.any():
+    raise ValueError(
+      f"collect: params give {broken.sum()} of {n} answers a log-probability "
+      "that is not finite; a model to be measured must be finite."
+    )
+  wide = ("log_prob", "mean", "std")
+  return scores._replace(
+    **{name: getattr(scores, name).astype(np.float64) for name in wide}
+  )
+
+
+def without_end(scores: TokenScores) -> TokenScores:
+  """The scores with the last token to predict of each row left out.
+
+  That is the end token, which the data append to every answer. Probabilities
+  and losses count it; exact memorisation, extraction strength and the
+  membership attacks do not.
+
+  Raises:
+    ValueError: if an answer has no other token.
+
+  Source: the convention of OpenUnlearning (arXiv 2506.12618).
+  """
+  mask = scores.mask.astype(bool)
+  last = mask.shape[1] - 1 - np.argmax(mask[:, ::-1], axis=1)
+  mask = mask & (np.arange(mask.shape[1]) != last[:, None])
+  scores = scores._replace(mask=mask)
+  lengths(scores)
+  return scores
+
+
+def lengths(scores: TokenScores) -> np.ndarray:
+  """|y|, the tokens to predict in each row, `[n]`.
+
+  Raises:
+    ValueError: if a row has none.
+  """
+  counts = np.sum(scores.mask, axis=1)
+  if not counts.all():
+    raise ValueError(
+      f"scores has {np.sum(counts == 0)} of {len(counts)} rows without a token "
+      "to predict; each needs one."
+    )
+  return counts
