@@ -41,7 +41,7 @@ def _forward(model: Model):
   def forward(params, examples):
     target, mask = language.targets(examples)
     logits = model.apply(params, examples["input"])[0][:, :-1]
-    precise = jnp.promote_types(logits.dtype, jnp.float32)
+    precise = np.promote_types(logits.dtype, np.float32)
     log_p = jax.nn.log_softmax(logits.astype(precise))
     p = jnp.exp(log_p)
     mean = jnp.sum(p * log_p, axis=-1, keepdims=True)
