@@ -168,7 +168,10 @@ def _check_finite(infos, first, done):
     rows = table[first:done].reshape(done - first, -1)
     bad = ~np.isfinite(rows).all(axis=1)
     if bad.any():
-      raise NonFiniteError(
-        f"{tree.path_name(path)} is not finite at step "
-        f"{first + int(np.argmax(bad)) + 1}; a smaller learning rate may help."
-      )
+      name, step = tree.path_name(path), first + int(np.argmax(bad)) + 1
+      hint = "a smaller learning rate may help"
+      if name == "gradient_norm":  # see `View.must_move`
+        hint = (
+          f"no gradient reaches what is free (is the model adapted?), or {hint}"
+        )
+      raise NonFiniteError(f"{name} is not finite at step {step}; {hint}.")

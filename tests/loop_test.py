@@ -192,6 +192,19 @@ def test_a_non_finite_info_names_its_step_and_is_not_kept(bad):
   assert memory.saves == looks == [k for k in (3, 6, 9) if k < bad]
 
 
+def test_a_lost_gradient_is_named_as_a_cause():
+  def step(carry, x, data):
+    del x, data
+    return carry, {"gradient_norm": jnp.nan, "loss": jnp.float32(0)}
+
+  with pytest.raises(
+    loop.NonFiniteError,
+    match=r"^gradient_norm is not finite at step 1; no gradient reaches .*"
+    r"\(is the model adapted\?\), or a smaller learning rate may help\.$",
+  ):
+    loop.host()(step, start(), XS, DATA)
+
+
 def test_scan_carries_non_finite_infos_on():
   _, infos = loop.scan()(make_step(7), start(), XS, DATA)
   np.testing.assert_array_equal(np.flatnonzero(np.isnan(infos["loss"])), [6])
