@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> None:
   if importlib.util.find_spec("torch") is None:
     sys.exit(
       "error: PyTorch is missing; install the `bench` extra, e.g. "
-      "`pip install 'junlearn[bench]'`."
+      "`pip install 'junlearn[oracles]'`."
     )
   # Both are slow to import, and --help needs neither.
   from experiments.bench import cases, timing
