@@ -139,6 +139,25 @@ def roc(
   return Roc(auc, advantage, tpr, fpr, n)
 
 
+def auc(member_scores: ArrayLike, nonmember_scores: ArrayLike) -> float:
+  """P(member > non-member) + P(equal) / 2 over all pairs, as it is in `roc`.
+
+  Args:
+    member_scores: `[n]`; larger = more like a member.
+    nonmember_scores: `[m]`.
+
+  Raises:
+    ValueError: if a sample is empty, not one-dimensional or not finite.
+  """
+  members = signals.as_sample("member_scores", member_scores)
+  nonmembers = signals.as_sample("nonmember_scores", nonmember_scores)
+  scores, ranks = np.unique(
+    np.concatenate([members, nonmembers]), return_inverse=True
+  )
+  split = np.split(ranks[None], [len(members)], axis=1)
+  return float(_auc(*(_histogram(each, len(scores)) for each in split))[0])
+
+
 def threshold_attack(
   forget: Outputs,
   retain: Outputs,

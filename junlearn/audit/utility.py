@@ -6,7 +6,7 @@ original and of the retrained model (`gap.py`).
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special
+from scipy import special, stats
 
 from junlearn.audit import signals
 
@@ -43,6 +43,30 @@ def ks_distance(a: ArrayLike, b: ArrayLike) -> float:
     np.searchsorted(np.sort(x), points, side="right") / len(x) for x in (a, b)
   )
   return float(np.max(np.abs(cdf_a - cdf_b)))
+
+
+def ks_pvalue(a: ArrayLike, b: ArrayLike) -> float:
+  """Exact p-value of the two-sample Kolmogorov-Smirnov test.
+
+  The share of the C(n + m, n) orders of two samples without ties whose KS
+  distance is at least that of a and b; with ties it is too large, never too
+  small. Samples of equal size n that do not overlap have 2 / C(2n, n).
+
+  Args:
+    a: sample `[n]`.
+    b: sample `[m]`.
+
+  Returns:
+    A number in [0, 1]; only below 1e-308 (n = m above 500) is it rounded to 0.
+
+  Raises:
+    ValueError: if a sample is empty, not one-dimensional or not finite.
+
+  Source: Hodges, The significance probability of the Smirnov two-sample test
+  (1958), in SciPy.
+  """
+  a, b = signals.as_sample("a", a), signals.as_sample("b", b)
+  return float(stats.ks_2samp(a, b, method="exact").pvalue)
 
 
 def confidence_gap(

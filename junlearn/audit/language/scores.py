@@ -102,23 +102,35 @@ def collect(
 
 
 def without_end(scores: TokenScores) -> TokenScores:
-  """The scores with the last token to predict of each row left out.
+  """The scores with the end token of each row left out, see `drop_end`."""
+  return scores._replace(mask=drop_end(scores.mask))
+
+
+def drop_end(mask: Any) -> np.ndarray:
+  """The mask with the last token to predict of each row left out.
 
   That is the end token, which the data append to every answer. Probabilities
   and losses count it; exact memorisation, extraction strength and the
   membership attacks do not.
+
+  Args:
+    mask: of examples or scores, bool `[n, t]`.
 
   Raises:
     ValueError: if an answer has no other token.
 
   Source: the convention of OpenUnlearning (arXiv 2506.12618).
   """
-  mask = scores.mask.astype(bool)
+  mask = np.asarray(mask, bool)
   last = mask.shape[1] - 1 - np.argmax(mask[:, ::-1], axis=1)
-  mask = mask & (np.arange(mask.shape[1]) != last[:, None])
-  scores = scores._replace(mask=mask)
-  lengths(scores)
-  return scores
+  kept = mask & (np.arange(mask.shape[1]) != last[:, None])
+  empty = ~kept.any(axis=1)
+  if empty.any():
+    raise ValueError(
+      f"mask marks nothing before the end token in {empty.sum()} of "
+      f"{len(mask)} rows; every answer needs one token."
+    )
+  return kept
 
 
 def lengths(scores: TokenScores) -> np.ndarray:
