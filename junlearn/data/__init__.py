@@ -3,7 +3,24 @@
 `load` gives NumPy arrays; `select` splits them into a `Request`.
 """
 
-from junlearn.data import feature, select
+from junlearn.data import (
+  authors,
+  feature,
+  negatives,
+  select,
+  text,
+  tokenizer,
+)
 from junlearn.data.load import Dataset, from_arrays, load
 
-__all__ = ["Dataset", "feature", "from_arrays", "load", "select"]
+__all__ = [
+  "Dataset",
+  "authors",
+  "feature",
+  "from_arrays",
+  "load",
+  "negatives",
+  "select",
+  "text",
+  "tokenizer",
+]
