@@ -23,6 +23,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen, traverse_util
 
 from junlearn import view as views
@@ -81,9 +82,7 @@ def attach(
       "'params'."
     )
   if "lora" in params:
-    raise ValueError(
-      "attach: params have adapters already; merge or drop them."
-    )
+    raise ValueError("attach: params have adapters; merge or drop them first.")
   try:
     matcher = re.compile(pattern)
   except re.error as error:
@@ -160,8 +159,8 @@ def intercept(
     a, b = (module.get_variable("lora", name) for name in "ab")
 
     def product(x):
-      dtypes = (leaf.dtype for leaf in (x, a, b))
-      dtype = module.dtype or functools.reduce(jnp.promote_types, dtypes)
+      dtypes = (leaf.dtype for leaf in (outputs, a, b))
+      dtype = module.dtype or functools.reduce(np.promote_types, dtypes)
       for factor in (a, b):
         x = jnp.matmul(
           x.astype(dtype), factor.astype(dtype), precision=module.precision
@@ -269,7 +268,7 @@ def _shifted(base: Any, adapters: Any, alpha: float) -> Any:
       continue
     a, b = factors[*module, "a"], factors[*module, "b"]
     kernel = leaves[*module, "kernel"]
-    dtype = jnp.promote_types(kernel.dtype, jnp.float32)
+    dtype = np.promote_types(kernel.dtype, np.float32)
     product = a.astype(dtype) @ b.astype(dtype) * (alpha / a.shape[-1])
     leaves[*module, "kernel"] = (kernel.astype(dtype) + product).astype(
       kernel.dtype

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from junlearn.nn import lora
 
@@ -33,7 +33,7 @@ def orthonormal(key, shape, rank, dtype):
   keys = jax.random.split(key, 2)
 
   def factor(key, shape):
-    wide = jnp.promote_types(dtype, jnp.float32)
+    wide = np.promote_types(dtype, np.float32)
     if not layers:
       return draw(key, shape, wide)
     each = jax.random.split(key, layers[0])
