@@ -77,20 +77,27 @@ def greedy(
     int32 `[n, num_tokens]`; behind the first end token only end tokens.
 
   Raises:
-    ValueError: if there are no prompts, or `num_tokens` is below 1.
+    ValueError: if there are no prompts, one is empty or padded on the right,
+      or `num_tokens` is below 1.
   """
   n = tree.size(prompts)
   if n == 0:
     raise ValueError("greedy: prompts is empty; at least one is needed.")
   if num_tokens < 1:
     raise ValueError(f"num_tokens is {num_tokens}; it must be at least 1.")
+  prompts = jax.tree.map(np.asarray, prompts)
+  is_padded = prompts["segments"][:, -1] == 0
+  if is_padded.any():
+    raise ValueError(
+      f"prompts end with padding (segment 0) in {is_padded.sum()} of {n} "
+      "rows; they must be padded on the left and not be empty."
+    )
   devices = jax.local_devices()
   batch_size = -(-min(batch_size, n) // len(devices)) * len(devices)
   mesh = Mesh(devices, ("rows",))
   rowwise = NamedSharding(mesh, PartitionSpec("rows"))
   params = jax.tree.map(functools.partial(_spread, mesh), params)
   decode = _program(decoder, num_tokens, eos)
-  prompts = jax.tree.map(np.asarray, prompts)
   spoken = []
   for start in range(0, n, batch_size):
     rows = np.minimum(np.arange(start, start + batch_size), n - 1)

@@ -81,7 +81,7 @@ def test_the_end_is_the_last_token_to_predict():
   ]
   np.testing.assert_array_equal(cut.mask, expected)
   np.testing.assert_array_equal(scores.lengths(cut), [3, 1, 1, 4, 1])
-  with pytest.raises(ValueError, match="3 of 5 rows without a token"):
+  with pytest.raises(ValueError, match="before the end token in 3 of 5"):
     scores.without_end(cut)
 
 
