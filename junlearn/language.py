@@ -18,11 +18,13 @@ with sums over the tokens to predict, |y| of them. Everything is computed in at
 least single precision.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from junlearn import objective as objectives
 from junlearn.loss import Loss, OutputLoss, of_outputs
@@ -59,6 +61,10 @@ class Retain(NamedTuple):
   all_positions: bool = False
 
 
+NLL = Retain()
+KL = Retain(loss="kl")
+
+
 def tokens(examples: Any) -> jax.Array:
   """The tokens `[n, length]` of examples, packed or not."""
   inputs = examples["input"]
@@ -74,10 +80,34 @@ def targets(examples: Any) -> tuple[jax.Array, jax.Array]:
   return tokens(examples)[:, 1:], examples["mask"][:, 1:].astype(bool)
 
 
+def alternative(examples: Any) -> Any:
+  """The examples with another answer in place of their own.
+
+  Args:
+    examples: with a nested dict `alternative`, a row for a row: `input` and
+      `mask` of the same prompts with a refusal, say, or a wrong answer.
+
+  Raises:
+    ValueError: if there is none.
+  """
+  if "alternative" not in examples:
+    raise ValueError(
+      "the examples have no `alternative`; it must be a dict with the `input` "
+      "and `mask` of another answer to each prompt."
+    )
+  others = {name: examples[name] for name in examples if name != "alternative"}
+  return others | examples["alternative"]
+
+
+def predictions(logits: jax.Array) -> jax.Array:
+  """The logits of tokens 2 to `length`, `[n, length - 1, vocabulary]`."""
+  return _precise(logits[:, :-1])
+
+
 def token_log_probs(logits: jax.Array, examples: Any) -> jax.Array:
   """`s_t` of tokens 2 to `length`, `[n, length - 1]`; 0 outside the mask."""
   target, mask = targets(examples)
-  logits = _precise(logits[:, :-1])
+  logits = predictions(logits)
   chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
   return jnp.where(mask, chosen - jax.nn.logsumexp(logits, axis=-1), 0)
 
@@ -99,18 +129,27 @@ def mean_nll(logits: jax.Array, examples: Any) -> jax.Array:
 
 
 def token_nll(logits: jax.Array, examples: Any) -> jax.Array:
-  """`-S / mean |y|`, `[n]`: its batch mean is the mean over the tokens.
+  """`-S / mean |y|` in nats, `[n]`: see `per_token`."""
+  return per_token(-token_log_probs(logits, examples), examples)
 
-  A long answer weighs more than a short one, as in the usual training of
-  language models. The mean of `|y|` is over the rows present in the batch.
+
+def per_token(values: jax.Array, examples: Any) -> jax.Array:
+  """Row sums `[n]` whose mean over the batch is the mean over its tokens.
+
+      sum_t v_t / mean |y|
+
+  over the tokens to predict, the mean being over the rows present. A long
+  answer weighs more than a short one, as in the usual training of language
+  models.
+
+  Args:
+    values: `[n, length - 1]`, of tokens 2 to `length`.
+    examples: their examples.
   """
-  return per_token(sequence_nll(logits, examples), examples)
-
-
-def per_token(sums: jax.Array, examples: Any) -> jax.Array:
-  """Sums over the tokens of each row, so that their mean is one over tokens."""
-  lengths = num_targets(examples, sums.dtype)
-  return sums / jnp.maximum(objectives.mean(lengths, examples), 1)
+  mask = targets(examples)[1]
+  mean = objectives.mean(num_targets(examples, values.dtype), examples)
+  sums = jnp.sum(jnp.where(mask, values, 0), axis=1)
+  return sums / jnp.where(mean > 0, mean, 1)
 
 
 def cross_entropy(model: Model, output_loss: OutputLoss = token_nll) -> Loss:
@@ -134,14 +173,11 @@ def kl(model: Model, *, all_positions: bool = False) -> RelativeLoss:
   def loss(params, reference, examples, key=None):
     logits, params = model.apply(params, examples["input"], key)
     anchor = jax.lax.stop_gradient(model.apply(reference, examples["input"])[0])
-    new, old = (
-      jax.nn.log_softmax(_precise(z[:, :-1])) for z in (logits, anchor)
-    )
-    each = jnp.sum(jnp.exp(old) * (old - new), axis=-1)
+    new, old = (jax.nn.log_softmax(_precise(z)) for z in (logits, anchor))
+    each = optax.losses.kl_divergence_with_log_targets(new, old)
     if all_positions:
       return jnp.mean(each, axis=1), params
-    each = jnp.where(targets(examples)[1], each, 0)
-    return per_token(jnp.sum(each, axis=1), examples), params
+    return per_token(each[:, :-1], examples), params
 
   return loss
 
@@ -177,17 +213,15 @@ def with_retain(
   return objectives.total(objective, terms[retain.loss]())
 
 
-def with_reference(
+@functools.partial(jax.jit, static_argnames=("loss", "batch_size"))
+def losses(
   loss: Loss, params: Any, examples: Any, *, batch_size: int = 32
-) -> Any:
-  """The examples with `reference` `[n]`, their loss at the given params.
-
-  What an objective needs of the model that it started from is so computed
-  once, and that model is not carried through the steps.
+) -> jax.Array:
+  """The loss `[n]` of each example by itself, in evaluation mode.
 
   Args:
-    loss: of each example by itself, such as `sequence_nll` or `mean_nll`.
-    params: where it is evaluated, in evaluation mode.
+    loss: such as `cross_entropy(model, mean_nll)`.
+    params: where it is evaluated.
     examples: `n` examples.
     batch_size: examples at a time.
   """
@@ -196,8 +230,19 @@ def with_reference(
     row = jax.tree.map(lambda leaf: leaf[None], example)
     return loss(params, row)[0][0]
 
-  values = jax.lax.map(one, examples, batch_size=batch_size)
-  return {**examples, "reference": values}
+  return jax.lax.map(one, examples, batch_size=batch_size)
+
+
+def with_reference(
+  loss: Loss, params: Any, examples: Any, *, batch_size: int = 32
+) -> Any:
+  """The examples with `reference` `[n]`, their `losses` at the given params.
+
+  What an objective needs of the model that it started from is so computed
+  once, and that model is not carried through the steps.
+  """
+  reference = losses(loss, params, examples, batch_size=batch_size)
+  return {**examples, "reference": reference}
 
 
 def _precise(logits):

@@ -15,6 +15,8 @@ from junlearn import tree
 from junlearn.descent import Descent
 from junlearn.transform import Request, stage_key
 
+_SEEN = ("now", "first", "taken", "stopped")
+
 
 class Watched(NamedTuple):
   """The state of a descent that is watched.
@@ -24,6 +26,7 @@ class Watched(NamedTuple):
     info: of the last step taken.
     first: what was measured before the first step.
     now: what was measured last.
+    taken: int32, the steps taken.
     stopped: scalar bool.
   """
 
@@ -31,6 +34,7 @@ class Watched(NamedTuple):
   info: Any
   first: Any
   now: Any
+  taken: jax.Array
   stopped: jax.Array
 
   @property
@@ -60,7 +64,8 @@ def until(
 
   Returns:
     A descent whose infos also hold `now` and `first`, the last and the first
-    measurement, and `stopped`, whether the goal was reached by then.
+    measurement, `taken`, the steps taken, and `stopped`, whether the goal was
+    reached by then.
 
   Raises:
     ValueError: if `every` is below 1.
@@ -82,6 +87,7 @@ def until(
       jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), info),
       first,
       first,
+      jnp.int32(0),
       jnp.asarray(reached(first, first)),
     ), {
       "inner": xs,
@@ -92,7 +98,8 @@ def until(
   def step(state, x, data):
     def advance(state):
       inner, info = descent.step(state.inner, x["inner"], data)
-      state = state._replace(inner=inner, info=info)
+      taken = state.taken + 1
+      state = state._replace(inner=inner, info=info, taken=taken)
       return jax.lax.cond(x["due"], look, lambda state: state, state)
 
     def look(state):
@@ -101,7 +108,7 @@ def until(
       return state._replace(now=now, stopped=stopped)
 
     state = jax.lax.cond(state.stopped, lambda state: state, advance, state)
-    seen = {"now": state.now, "first": state.first, "stopped": state.stopped}
+    seen = {name: getattr(state, name) for name in _SEEN}
     return state, {**state.info, **seen}
 
   return Descent(init, step)

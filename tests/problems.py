@@ -1,6 +1,7 @@
 """Small problems with known answers, shared by the tests."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,24 +10,35 @@ import numpy as np
 from flax import linen as nn
 from sklearn import datasets
 
+from junlearn import language
 from junlearn.data import select
+from junlearn.loss import Loss, cross_entropy
 from junlearn.model import Model, from_function, from_linen
 from junlearn.nn import MLP, ResNet
 from junlearn.transform import Request
 
 
 class Problem(NamedTuple):
-  """A model, its data, and which examples to forget."""
+  """A model, its data, and which examples to forget.
+
+  `loss(model)` is the per-example loss, minus the log-probability of the truth.
+  """
 
   model: Model
   examples: dict[str, Any]
   request: Request
   num_classes: int
+  loss: Callable[[Model], Loss] = cross_entropy
 
   def init(self, seed: int = 0) -> Any:
     """Fresh params."""
     init = _jitted(self.model)
     return init(jax.random.key(seed), self.examples["input"][:1])
+
+  def confidence(self, params: Any) -> jax.Array:
+    """The mean probability of the truth on the forget examples."""
+    losses, _ = self.loss(self.model)(params, self.request.forget)
+    return jnp.mean(jnp.exp(-losses))
 
 
 @functools.cache
@@ -86,6 +98,77 @@ def digits() -> Problem:
   request = select.by_fraction(examples, 0.25, seed=0)
   model = from_linen(ResNet(10, stages=(1,), features=4))
   return Problem(model, examples, request, 10)
+
+
+class _Reader(nn.Module):
+  """A model of text: each token with the mean of those before it."""
+
+  vocabulary: int
+
+  def setup(self):
+    self.embed = nn.Embed(self.vocabulary, 16)
+    self.hidden = nn.Dense(32)
+    self.head = nn.Dense(self.vocabulary)
+
+  def features(self, tokens: jax.Array) -> jax.Array:
+    """The activations `[n, length, 32]` that the head reads."""
+    x = 4 * self.embed(tokens)
+    count = jnp.arange(1, tokens.shape[1] + 1, dtype=x.dtype)
+    past = jnp.cumsum(x, axis=1) / count[:, None]
+    return nn.relu(self.hidden(jnp.concatenate([x, past], axis=-1)))
+
+  def __call__(self, tokens: jax.Array) -> jax.Array:
+    return self.head(self.features(tokens))
+
+
+PAD, END, VOCABULARY = 0, 1, 20
+_AUTHOR, _FACT, _VALUE = 2, 10, 13
+
+
+def _sentences(authors, facts, answers):
+  """Rows `author fact answer <end>`, padded to six tokens."""
+  inputs = np.full((len(answers), 6), PAD, np.int32)
+  mask = np.zeros(inputs.shape, bool)
+  for row, answer in enumerate(answers):
+    tokens = [authors[row] + _AUTHOR, facts[row] + _FACT, *answer, END]
+    inputs[row, : len(tokens)] = tokens
+    mask[row, 2 : len(tokens)] = True
+  return {"input": jnp.asarray(inputs), "mask": jnp.asarray(mask)}
+
+
+@functools.cache
+def sentences() -> Problem:
+  """Three facts of eight authors, in answers of one or two random tokens.
+
+  No answer follows from the others. `alternative` has another answer to each
+  prompt, of as many tokens and none of them the true one.
+  """
+  rng = np.random.default_rng(0)
+  authors, facts = (x.ravel() for x in np.divmod(np.arange(24), 3))
+  values = rng.integers(0, 7, (24, 2))
+  others = (values + rng.integers(1, 7, values.shape)) % 7
+  lengths = 1 + rng.integers(0, 2, 24)
+  truth, alternative = (
+    [_VALUE + row[:length] for row, length in zip(v, lengths, strict=True)]
+    for v in (values, others)
+  )
+  examples = {
+    **_sentences(authors, facts, truth),
+    "alternative": _sentences(authors, facts, alternative),
+    "author": jnp.asarray(authors, jnp.int32),
+    "id": jnp.arange(24, dtype=jnp.int32) + 100,
+  }
+  request = select.by_id(examples, examples["id"][authors < 2])
+  loss = functools.partial(
+    language.cross_entropy, output_loss=language.mean_nll
+  )
+  model = from_linen(_Reader(VOCABULARY))
+  return Problem(model, examples, request, VOCABULARY, loss)
+
+
+def features(params: Any, inputs: jax.Array) -> jax.Array:
+  """The activations of the model of `sentences`."""
+  return _Reader(VOCABULARY).apply(params, inputs, method="features")
 
 
 def linear(kernel: Any, bias: Any) -> tuple[Model, Any]:

@@ -1,0 +1,54 @@
+"""Gradient ascent held to the reference by KL (KL minimisation, GA + KLR).
+
+P. Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", arXiv
+2401.06121, where it is a baseline.
+
+Ascent on the forgotten answers is unbounded and would destroy the model. On
+retained text, therefore, the next-token distributions are held to those of the
+model that the descent began with, over the whole vocabulary and not at the
+true token alone.
+
+    L = -gamma L_nll(D_f) + alpha E_{D_r} KL(p_reference || p)
+
+Differences from the released code: KL is averaged over the tokens of answers;
+the code averages over prompts and padding too, which
+`language.Retain(loss="kl", all_positions=True)` does.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import optax
+
+from junlearn import language, objective
+from junlearn.descent import descend
+from junlearn.language import Retain
+from junlearn.loss import Loss
+from junlearn.model import Model
+from junlearn.transform import Transform
+
+
+def transform(
+  model: Model,
+  optimizer: optax.GradientTransformation,
+  *,
+  gamma: float = 1.0,
+  loss: Callable[[Model], Loss] = language.cross_entropy,
+  retain: Retain | None = language.KL,
+  **options: Any,
+) -> Transform:
+  """KL minimisation; reads `forget` and `retain`.
+
+  Args:
+    model: of text.
+    optimizer: any optax transformation.
+    gamma: weight of the forget term.
+    loss: per-example loss of a model, to be raised.
+    retain: the retain term; "nll" makes it gradient difference.
+    **options: `num_steps`, `batch_size` (of each part), `view`, `loop` of
+      `descent.descend`.
+  """
+  forget = objective.weighted(loss(model), forget=-gamma)
+  return descend(
+    language.with_retain(forget, model, retain), optimizer, **options
+  )
