@@ -57,14 +57,13 @@ def attach(
 ) -> Any:
   """The params with adapters on every dense kernel that a pattern finds.
 
-  Kernels are dense where they have two axes, or three with stacked layers
-  first. A module's factors depend on the key and its path alone.
+  A module's factors depend on the key and its path alone.
 
   Args:
     key: of the factors.
     params: `{"params": ...}` of a flax module, and any state.
     pattern: regular expression, matched with `re.search` against the paths of
-      modules, such as `layers/self_attn/q_proj`.
+      `kernels`, such as `layers/self_attn/q_proj`.
     rank: r, from 1 to the smaller side of every kernel.
     dtype: of the factors; None means that of each kernel.
     factors: `(key, shape of the kernel, rank, dtype) -> (a, b)`.
@@ -89,12 +88,12 @@ def attach(
     raise ValueError(
       f"attach: pattern {pattern!r} is not a regular expression ({error})."
     ) from error
-  kernels = _kernels(params)
-  chosen = {path: k for path, k in kernels.items() if matcher.search(path)}
+  found = kernels(params)
+  chosen = {path: k for path, k in found.items() if matcher.search(path)}
   if not chosen:
     raise ValueError(
       f"attach: pattern {pattern!r} finds no dense kernel; there are: "
-      f"{', '.join(list(kernels)[:8]) or 'none'}."
+      f"{', '.join(list(found)[:8]) or 'none'}."
     )
   adapters = {}
   for path, kernel in chosen.items():
@@ -199,6 +198,20 @@ def num_free(params: Any) -> int:
   return sum(leaf.size for leaf in jax.tree.leaves(split(params)[1]))
 
 
+def kernels(params: Any) -> dict[str, jax.Array]:
+  """What can be adapted: dense kernels by the paths of their modules.
+
+  Those with two axes, or three with stacked layers first. The path of a module
+  that is itself a `linen.Dense` is empty.
+  """
+  leaves = traverse_util.flatten_dict(params["params"])
+  return {
+    "/".join(path[:-1]): leaf
+    for path, leaf in leaves.items()
+    if path[-1] == "kernel" and leaf.ndim in (2, 3)
+  }
+
+
 def split(params: Any) -> tuple[Any, Any]:
   """`(base, adapters)`; `{**base, "lora": adapters}` are the params again.
 
@@ -247,16 +260,6 @@ def _has_adapters(module: linen.Module) -> bool:
 
 def _parts(path: str) -> list[str]:
   return path.split("/") if path else []
-
-
-def _kernels(params: Any) -> dict[str, jax.Array]:
-  """Dense kernels by the path of their module, empty for a lone Dense."""
-  leaves = traverse_util.flatten_dict(params["params"])
-  return {
-    "/".join(path[:-1]): leaf
-    for path, leaf in leaves.items()
-    if path[-1] == "kernel" and leaf.ndim in (2, 3)
-  }
 
 
 def _shifted(base: Any, adapters: Any, alpha: float) -> Any:
