@@ -52,6 +52,13 @@ def joined(*parts):
 # --- roc ---------------------------------------------------------------------
 
 
+@settings(deadline=None)
+@given(members=scores, nonmembers=scores)
+def test_auc_counts_all_pairs_of_samples_of_any_size(members, nonmembers):
+  expected = naive_auc(members, nonmembers)
+  assert membership.auc(members, nonmembers) == pytest.approx(expected)
+
+
 def test_roc_by_hand():
   result = quick_roc([3.0, 2.0, 1.0], [2.0, 0.0, 0.0], fpr=1 / 3)
   assert result.auc.value == pytest.approx((3 + 2.5 + 2) / 9)

@@ -1,5 +1,6 @@
 """Utility metrics against SciPy and hand-computed values."""
 
+import itertools
 import math
 
 import numpy as np
@@ -59,6 +60,26 @@ def test_ks_distance_has_its_quoted_critical_value():
     ]
   )
   assert abs(exceeded - 0.05) < 3 * math.sqrt(0.05 * 0.95 / draws)
+
+
+def test_ks_pvalue_is_the_share_of_orders_with_that_distance():
+  a, b = np.array([0.1, 0.4, 0.5, 2.0]), np.array([0.3, 1.0, 3.0])
+
+  def distance(rows):
+    steps = np.where(np.isin(np.arange(7), rows), 1 / 4, -1 / 3)
+    return np.abs(np.cumsum(steps)).max()
+
+  own = distance(stats.rankdata(np.concatenate([a, b]))[:4] - 1)
+  orders = [distance(rows) for rows in itertools.combinations(range(7), 4)]
+  expected = np.mean(np.array(orders) >= own - 1e-9)
+  assert 0 < expected < 1
+  assert utility.ks_pvalue(a, b) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("n", "m"), [(3, 3), (400, 400), (400, 300), (1, 5)])
+def test_ks_pvalue_of_separated_samples(n, m):
+  pvalue = utility.ks_pvalue(np.arange(n), np.arange(m) + 1e4)
+  assert pvalue == pytest.approx(2 / math.comb(n + m, n))
 
 
 def test_gaps_vanish_at_the_retrained_model_only():
