@@ -9,6 +9,7 @@ from junlearn.data import (
   negatives,
   select,
   text,
+  tofu,
   tokenizer,
 )
 from junlearn.data.load import Dataset, from_arrays, load
@@ -22,5 +23,6 @@ __all__ = [
   "negatives",
   "select",
   "text",
+  "tofu",
   "tokenizer",
 ]

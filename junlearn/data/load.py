@@ -1,9 +1,6 @@
 """Classification data sets as NumPy arrays, through TFDS without TensorFlow."""
 
-import contextlib
-import io
 import os
-import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +9,7 @@ from tensorflow_datasets.core import read_only_builder
 
 from junlearn import tree
 from junlearn.data import builders
+from junlearn.data.prepare import prepared, rows
 
 _INT32 = np.iinfo(np.int32)
 
@@ -77,7 +75,7 @@ def load(
   """
   data_dir = os.path.expanduser(data_dir)
   if name in builders.BUILDERS:
-    builder = _prepare(builders.BUILDERS[name], data_dir, manual_dir)
+    builder = prepared(builders.BUILDERS[name], data_dir, manual_dir)
   else:
     builder = _find(name, data_dir)
   keys = _keys(name, builder)
@@ -168,45 +166,6 @@ def _check_integers(name, value, n):
     )
 
 
-def _prepare(builder_class, data_dir, manual_dir):
-  """A builder of ours whose data are in place."""
-
-  def build():
-    return builder_class(data_dir=data_dir, file_format="array_record")
-
-  builder = build()
-  if builder.info.splits:
-    return builder
-  config = tfds.download.DownloadConfig(try_download_gcs=False)
-  if manual_dir is not None:
-    manual_dir = os.path.expanduser(manual_dir)
-    if not os.path.isdir(manual_dir) or not os.listdir(manual_dir):
-      raise FileNotFoundError(
-        f"manual_dir {manual_dir!r} is not a folder with files in it."
-      )
-    config = config.replace(manual_dir=manual_dir)
-  try:
-    with _quiet():
-      builder.download_and_prepare(download_config=config)
-    return builder
-  except OSError:
-    # TFDS moves the finished folder to its place. The move fails where another
-    # process was faster, and then that one's data are as good.
-    builder = build()
-    if not builder.info.splits:
-      raise
-    return builder
-
-
-@contextlib.contextmanager
-def _quiet():
-  """Keeps what TFDS prints off stdout, and its bars out of logs."""
-  if not sys.stderr.isatty():
-    tfds.disable_progress_bar()
-  with contextlib.redirect_stdout(io.StringIO()):
-    yield
-
-
 def _find(name, data_dir):
   """A builder of anyone's whose data are in place, without its code."""
   try:
@@ -248,38 +207,25 @@ def _is_integer(feature):
 
 def _read(name, builder, split, keys, first_row):
   """All examples of a split, sorted by id."""
-  folder = os.fspath(builder.data_dir)
   if split not in builder.info.splits:
     raise ValueError(
-      f"{name} has the splits {sorted(builder.info.splits)} in {folder!r}; "
-      "'train' and 'test' are needed."
+      f"{name} has the splits {sorted(builder.info.splits)} in "
+      f"{os.fspath(builder.data_dir)!r}; 'train' and 'test' are needed."
     )
-  try:
-    source = builder.as_data_source(split)
-    rows = source.__getitems__(range(len(source)))
-  except NotImplementedError as error:
-    raise ValueError(
-      f"{name} is stored as {builder.info.file_format.value} in {folder!r}; "
-      "prepare it with file_format='array_record'."
-    ) from error
-  except RuntimeError as error:  # array_record checks its files' hashes
-    raise ValueError(
-      f"{name} is damaged in {folder!r} ({error}); delete that folder to have "
-      "it prepared anew."
-    ) from error
+  found = rows(name, builder, split)
   image_key, label_key, id_key = keys
-  shapes = sorted({np.shape(row[image_key]) for row in rows})
+  shapes = sorted({np.shape(row[image_key]) for row in found})
   if len(shapes) != 1 or len(shapes[0]) != 3:
     raise ValueError(
       f"{name} has {split} images of the shapes {shapes[:3]}; all must have "
       "one shape (h, w, c)."
     )
   examples = from_arrays(
-    _scale(name, np.stack([row[image_key] for row in rows]), builder.info),
-    np.asarray([row[label_key] for row in rows]),
-    np.arange(first_row, first_row + len(rows))
+    _scale(name, np.stack([row[image_key] for row in found]), builder.info),
+    np.asarray([row[label_key] for row in found]),
+    np.arange(first_row, first_row + len(found))
     if id_key is None
-    else np.asarray([row[id_key] for row in rows]),
+    else np.asarray([row[id_key] for row in found]),
     num_classes=builder.info.features[label_key].num_classes,
   )
   return tree.take(examples, np.argsort(examples["id"]))

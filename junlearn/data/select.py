@@ -1,8 +1,9 @@
-"""Selection of what to forget: ids, a class, a fraction, blocks, weights.
+"""Selection of what to forget: ids, a class, authors, a fraction, weights.
 
 All but `by_weight` run on the host and give requests whose shapes depend on
-the selection. Examples are dicts of arrays with an `id` and a `label` per row
-of axis 0; the rows of a request keep the order of the examples.
+the selection. Examples are dicts of arrays with an `id` per row of axis 0, and
+a `label` or other columns to select by; the rows of a request keep the order of
+the examples.
 """
 
 from collections.abc import Mapping
@@ -29,23 +30,23 @@ def by_id(examples: Examples, ids: Any) -> Request:
     ValueError: if `ids` is empty, has duplicates or unknown ids, or names all
       examples, or if the examples' own ids are not unique.
   """
-  known = _ids(examples)
-  ids = np.atleast_1d(np.asarray(ids))
-  if ids.size and ids.dtype.kind not in "iu":
-    raise ValueError(f"ids has dtype {ids.dtype}; it must be integers.")
-  duplicate = _duplicates(ids)
-  if duplicate.size:
-    raise ValueError(
-      f"ids contains {_few(duplicate)} more than once; each id must be given "
-      "once."
-    )
-  unknown = ids[~np.isin(ids, known)]
-  if unknown.size:
-    raise ValueError(
-      f"ids contains {_few(unknown)}, which no example has; each must be the "
-      "id of an example."
-    )
-  return _divide("ids", examples, np.isin(known, ids))
+  return _by_values("ids", examples, "id", _ids(examples), ids)
+
+
+def by_column(examples: Examples, column: str, values: Any) -> Request:
+  """Forgets all examples with given values of a column: authors, facts.
+
+  Args:
+    examples: arrays `[n, ...]` with integers `[n]` named `column`.
+    column: such as "author" or "fact".
+    values: one value, or distinct ones `[m]` in any order.
+
+  Raises:
+    ValueError: if `values` is empty, has duplicates or one that no example has,
+      or selects all examples.
+  """
+  known = np.asarray(_leaf(examples, column))
+  return _by_values("values", examples, column, known, values)
 
 
 def by_class(examples: Examples, label: int) -> Request:
@@ -63,29 +64,36 @@ def by_class(examples: Examples, label: int) -> Request:
   return _divide("label", examples, labels == label)
 
 
-def by_fraction(examples: Examples, fraction: float, *, seed: int) -> Request:
-  """Forgets a uniformly random subset of `round(fraction * n)` examples.
+def by_fraction(
+  examples: Examples, fraction: float, *, seed: int, column: str = "id"
+) -> Request:
+  """Forgets a uniformly random fraction of the examples, or of whole groups.
 
-  The subset depends on the seed and the set of ids, not on the order of rows.
+  The choice depends on the seed and the set of ids (or of the column's values),
+  not on the order of rows.
 
   Args:
     examples: arrays `[n, ...]` with a unique `id` per row.
-    fraction: in (0, 1), and such that 0 < round(fraction * n) < n.
+    fraction: in (0, 1); of m ids, `round(fraction * m)` are forgotten, which
+      must be neither 0 nor m.
     seed: of NumPy's generator, at least 0.
+    column: "author" takes a fraction of the authors, with all their rows; so
+      any column of integers `[n]`.
 
   Raises:
     ValueError: if `fraction` is out of range or the ids are not unique.
   """
-  ids = _shuffled_ids(examples, seed)
+  values = _shuffled(examples, column, seed)
   if not 0 < fraction < 1:
     raise ValueError(f"fraction is {fraction}; it must be in (0, 1).")
-  number = round(fraction * len(ids))
-  if not 0 < number < len(ids):
+  number = round(fraction * len(values))
+  if not 0 < number < len(values):
+    what = "examples" if column == "id" else f"values of {column!r}"
     raise ValueError(
-      f"fraction is {fraction}, which rounds to {number} of {len(ids)} "
-      f"examples; it must leave at least one to forget and one to retain."
+      f"fraction is {fraction}, which rounds to {number} of {len(values)} "
+      f"{what}; it must leave at least one to forget and one to retain."
     )
-  return by_id(examples, ids[:number])
+  return by_column(examples, column, values[:number])
 
 
 def blocks(
@@ -105,7 +113,7 @@ def blocks(
   Raises:
     ValueError: if `size` or `count` is out of range or the ids are not unique.
   """
-  ids = _shuffled_ids(examples, seed)
+  ids = _shuffled(examples, "id", seed)
   for name, value in (("size", size), ("count", count)):
     if value < 1:
       raise ValueError(f"{name} is {value}; it must be at least 1.")
@@ -158,6 +166,21 @@ def by_weight(examples: Examples, forget: Any) -> Request:
   )
 
 
+def disjoint(forget: Examples, retain: Examples) -> Request:
+  """A request of two sets that were made apart.
+
+  Raises:
+    ValueError: if a record is in both.
+  """
+  common = np.intersect1d(_leaf(forget, "id"), _leaf(retain, "id"))
+  if common.size:
+    raise ValueError(
+      f"forget and retain share the id {_few(common)}; a record must be in one "
+      "of them only."
+    )
+  return Request(forget=forget, retain=retain)
+
+
 def _leaf(examples, key):
   tree.size(examples)  # raises where the rows do not agree
   if key not in examples:
@@ -178,8 +201,32 @@ def _ids(examples):
   return ids
 
 
-def _shuffled_ids(examples, seed):
-  return np.random.default_rng(seed).permutation(np.sort(_ids(examples)))
+def _shuffled(examples, column, seed):
+  """The different values of a column, in random order."""
+  known = _ids(examples) if column == "id" else _leaf(examples, column)
+  return np.random.default_rng(seed).permutation(np.unique(known))
+
+
+def _by_values(argument, examples, column, known, values):
+  """Forgets the rows in which `known`, the column, has one of the values."""
+  values = np.atleast_1d(np.asarray(values))
+  if values.size and values.dtype.kind not in "iu":
+    raise ValueError(
+      f"{argument} has dtype {values.dtype}; it must be integers."
+    )
+  duplicate = _duplicates(values)
+  if duplicate.size:
+    raise ValueError(
+      f"{argument} contains {_few(duplicate)} more than once; each {column} "
+      "must be given once."
+    )
+  unknown = values[~np.isin(values, known)]
+  if unknown.size:
+    raise ValueError(
+      f"{argument} contains {_few(unknown)}, which no example has; each must "
+      f"be the {column} of an example: {_few(np.unique(known))}."
+    )
+  return _divide(argument, examples, np.isin(known, values))
 
 
 def _duplicates(values):

@@ -11,23 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
+from junlearn.data.builders import sources
+
 
 class Split(NamedTuple):
   """One split: images uint8 `[n, h, w, c]` and labels `[n]`, official order."""
 
   image: np.ndarray
   label: np.ndarray
-
-
-class _LocalInfo(tfds.core.DatasetInfo):
-  """Info that is never sought in TFDS's cloud bucket.
-
-  The bucket could only answer for the stock set of the same name, and TFDS
-  leaves an empty temporary folder behind for each time it asks.
-  """
-
-  def initialize_from_bucket(self) -> None:
-    pass
 
 
 # Not registered: `mnist` and `cifar10` are names of stock builders as well.
@@ -66,7 +57,7 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         "id": tfds.features.Scalar(np.int64),
       }
     )
-    return _LocalInfo(
+    return sources.LocalInfo(
       builder=self,
       features=features,
       supervised_keys=("image", "label"),
