@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from junlearn import tree
+from junlearn.audit import rows
 from junlearn.language import Decoder
 
 
@@ -64,14 +64,12 @@ def greedy(
 
   Args:
     decoder: of the model; equal decoders share compiled programs.
-    params: of the model. Those that lie on several devices stay as they are,
-      others are copied to each device.
+    params: of the model; may be divided over the local devices.
     prompts: dict of `tokens`, `positions` and `segments`, int32 `[n, length]`,
       padded on the left: the last token of each row is the one to go on from.
     num_tokens: tokens to generate, at least 1.
     eos: the end token.
-    batch_size: rows at a time; rounded up to a multiple of the devices. The
-      last batch is filled up, so that one program serves all.
+    batch_size: rows at a time, rounded up to a multiple of the devices.
 
   Returns:
     int32 `[n, num_tokens]`; behind the first end token only end tokens.
@@ -85,30 +83,11 @@ def greedy(
     raise ValueError("greedy: prompts is empty; at least one is needed.")
   if num_tokens < 1:
     raise ValueError(f"num_tokens is {num_tokens}; it must be at least 1.")
-  prompts = jax.tree.map(np.asarray, prompts)
-  is_padded = prompts["segments"][:, -1] == 0
+  is_padded = np.asarray(prompts["segments"])[:, -1] == 0
   if is_padded.any():
     raise ValueError(
       f"prompts end with padding (segment 0) in {is_padded.sum()} of {n} "
       "rows; they must be padded on the left and not be empty."
     )
-  devices = jax.local_devices()
-  batch_size = -(-min(batch_size, n) // len(devices)) * len(devices)
-  mesh = Mesh(devices, ("rows",))
-  rowwise = NamedSharding(mesh, PartitionSpec("rows"))
-  params = jax.tree.map(functools.partial(_spread, mesh), params)
   decode = _program(decoder, num_tokens, eos)
-  spoken = []
-  for start in range(0, n, batch_size):
-    rows = np.minimum(np.arange(start, start + batch_size), n - 1)
-    batch = jax.device_put(tree.take(prompts, rows), rowwise)
-    spoken.append(decode(params, batch))
-  return np.concatenate(spoken)[:n]
-
-
-def _spread(mesh, leaf):
-  """The leaf on every device of the mesh, unless it is on several already."""
-  sharding = getattr(leaf, "sharding", None)
-  if sharding is not None and len(sharding.device_set) > 1:
-    return leaf
-  return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec()))
+  return rows.apply(decode, params, prompts, batch_size=batch_size)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from junlearn.audit import generation
 from junlearn.language import Decoder
@@ -131,8 +132,19 @@ def test_a_transformer_says_the_same_with_and_without_cache():
   params["params"]["layers"] = jax.tree.map(
     lambda leaf: 3 * leaf, params["params"]["layers"]
   )
-  said = generation.greedy(
-    transformer.decoder(CONFIG), params, prompts(ROWS), num_tokens=10, eos=EOS
+  mesh = Mesh(jax.local_devices(), ("columns",))
+  divided = jax.tree.map(
+    lambda leaf: jax.device_put(
+      leaf,
+      NamedSharding(mesh, PartitionSpec(*[None] * (leaf.ndim - 1), "columns")),
+    ),
+    params,
+  )
+  said, said_by_divided = (
+    generation.greedy(
+      transformer.decoder(CONFIG), each, prompts(ROWS), num_tokens=10, eos=EOS
+    )
+    for each in (params, divided)
   )
   apply = jax.jit(lambda tokens: model.apply(params, tokens)[0])
   expected, leads = zip(
@@ -141,6 +153,7 @@ def test_a_transformer_says_the_same_with_and_without_cache():
   assert min(leads) > 1e-4  # no tie that rounding could break
   assert len({tuple(row) for row in expected}) > 3
   np.testing.assert_array_equal(said, expected)
+  np.testing.assert_array_equal(said_by_divided, expected)
 
 
 def test_one_device_says_what_all_do(monkeypatch):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from junlearn import language, tree
+from junlearn.audit import rows
 from junlearn.model import Model
 
 
@@ -61,15 +62,14 @@ def _forward(model: Model):
 def collect(
   model: Model, params: Any, examples: Any, *, batch_size: int = 32
 ) -> TokenScores:
-  """Scores of all rows, in evaluation mode, batch by batch.
+  """Scores of all rows, in evaluation mode, on all local devices.
 
   Args:
     model: of text.
-    params: its params.
+    params: its params; may be divided over the local devices.
     examples: `n` examples of text, one answer a row.
-    batch_size: rows at a time; the last batch is filled up, so that one
-      compiled program serves all. The device holds its logits, `[batch_size,
-      length, vocabulary]` in single precision.
+    batch_size: rows at a time, rounded up to a multiple of the devices. They
+      hold its logits, `[batch_size, length, vocabulary]` in single precision.
 
   Raises:
     ValueError: if there are no examples, or a token to predict has a
@@ -79,16 +79,8 @@ def collect(
   n = tree.size(examples)
   if n == 0:
     raise ValueError("collect: examples is empty; at least one is needed.")
-  batch_size = min(batch_size, n)
-  forward = _forward(model)
   needed = {name: examples[name] for name in ("input", "mask")}
-  batches = []
-  for start in range(0, n, batch_size):
-    rows = np.minimum(np.arange(start, start + batch_size), n - 1)
-    batches.append(forward(params, tree.take(needed, rows)))
-  scores = TokenScores(
-    *(np.concatenate(leaves)[:n] for leaves in zip(*batches, strict=True))
-  )
+  scores = rows.apply(_forward(model), params, needed, batch_size=batch_size)
   broken = np.any(scores.mask & ~np.isfinite(scores.log_prob), axis=1)
   if broken.any():
     raise ValueError(
