@@ -1,7 +1,7 @@
 """Laws that every unlearning method obeys.
 
-A new method is one more row of `DESCENTS` or of `CORRECTIONS`; a module
-without a row fails.
+A new method is one more row of `OF_CLASSES`, `OF_TEXT` or `CORRECTIONS`; a
+module without a row fails.
 """
 
 import functools
@@ -13,23 +13,33 @@ import numpy as np
 import optax
 import pytest
 
+from junlearn import language, methods, tree
 from junlearn import loop as loops
-from junlearn import methods, tree
 from junlearn.attack import nearest_adversarial
 from junlearn.data import select
 from junlearn.methods import (
   amun,
   ascent,
+  dpo,
   ferrari,
   finetune,
   fisher_forget,
   grad_difference,
+  idk,
   influence,
+  kl_min,
+  lune,
   newton,
+  npo,
   random_label,
   retrain,
+  rmu,
+  simnpo,
+  task_vector,
+  undial,
+  weighted_ascent,
 )
-from junlearn.transform import Request, Result
+from junlearn.transform import Request, Result, chain
 from tests import problems
 
 
@@ -38,8 +48,16 @@ def _search(model):
   return nearest_adversarial(model, epsilon=0.1, num_steps=10, max_doublings=6)
 
 
-# Each row: (problem, optimizer, num_steps=, batch_size=, loop=) -> Transform.
-DESCENTS = {
+def _negatives(key, params, request):
+  """The other answers of the forget examples, as LUNE wants them."""
+  del key
+  extra = language.alternative(request.forget)
+  return Result(params, request._replace(extra=extra), {})
+
+
+# Methods that descend, for classifiers and for models of text. Each row:
+# (problem, optimizer, num_steps=, batch_size=, loop=) -> Transform.
+OF_CLASSES = {
   "amun": lambda problem, optimizer, **options: amun.transform(
     problem.model, optimizer, search=_search(problem.model), **options
   ),
@@ -61,11 +79,63 @@ DESCENTS = {
   "grad_difference": lambda problem, optimizer, **options: (
     grad_difference.transform(problem.model, optimizer, alpha=0.7, **options)
   ),
+  "npo": lambda problem, optimizer, **options: npo.transform(
+    problem.model,
+    optimizer,
+    beta=1.0,
+    loss=problem.loss,
+    retain=None,
+    **options,
+  ),
   "random_label": lambda problem, optimizer, **options: random_label.transform(
     problem.model, optimizer, num_classes=problem.num_classes, **options
   ),
   "retrain": lambda problem, optimizer, **options: retrain.transform(
+    problem.model, optimizer, loss=problem.loss, **options
+  ),
+  "simnpo": lambda problem, optimizer, **options: simnpo.transform(
+    problem.model,
+    optimizer,
+    beta=1.0,
+    gamma=1.0,
+    loss=problem.loss,
+    retain=None,
+    **options,
+  ),
+}
+
+OF_TEXT = {
+  "dpo": lambda problem, optimizer, **options: dpo.transform(
+    problem.model, optimizer, beta=1.0, **options
+  ),
+  "idk": lambda problem, optimizer, **options: idk.transform(
     problem.model, optimizer, **options
+  ),
+  "kl_min": lambda problem, optimizer, **options: kl_min.transform(
+    problem.model, optimizer, **options
+  ),
+  "lune": lambda problem, optimizer, **options: chain(
+    negatives=_negatives,
+    # Fresh params know nothing: the default threshold would stop at once.
+    descend=lune.transform(
+      problem.model, optimizer, threshold=0.02, every=2, **options
+    ),
+  ),
+  "rmu": lambda problem, optimizer, **options: rmu.transform(
+    problem.model,
+    optimizer,
+    features=problems.features,
+    coefficient=50.0,
+    **options,
+  ),
+  "task_vector": lambda problem, optimizer, **options: task_vector.transform(
+    problem.model, optimizer, **options
+  ),
+  "undial": lambda problem, optimizer, **options: undial.transform(
+    problem.model, optimizer, **options
+  ),
+  "weighted_ascent": lambda problem, optimizer, **options: (
+    weighted_ascent.transform(problem.model, optimizer, **options)
   ),
 }
 
@@ -90,6 +160,7 @@ CORRECTIONS = {
   ),
 }
 
+DESCENTS = {**OF_CLASSES, **OF_TEXT}
 METHODS = {**DESCENTS, **CORRECTIONS}
 DRAWS = set(METHODS) - {"influence", "newton"}  # the others read no key
 
@@ -100,10 +171,19 @@ OF_CLIENTS = {"decentralized_newton"}
 BUDGET = {
   "amun": (60, 0.5),
   "ascent": (15, 0.1),
+  "dpo": (20, 0.02),
   "finetune": (20, 0.05),
   "grad_difference": (20, 0.1),
+  "idk": (20, 0.02),
+  "kl_min": (20, 0.1),
+  "lune": (20, 0.02),
+  "npo": (20, 0.1),
   "random_label": (20, 0.05),
-  "retrain": (300, 0.5),
+  "rmu": (20, 0.02),
+  "simnpo": (20, 0.1),
+  "task_vector": (20, 0.3),
+  "undial": (20, 0.02),
+  "weighted_ascent": (20, 0.3),
 }
 
 every_method = pytest.mark.parametrize("name", METHODS)
@@ -112,8 +192,12 @@ every_correction = pytest.mark.parametrize("name", CORRECTIONS)
 KEY = jax.random.key(7)
 
 
+def problem_of(name, **options):
+  return problems.sentences() if name in OF_TEXT else problems.blobs(**options)
+
+
 def make(name, *, problem=None, num_steps=5, loop=None):
-  problem = problem or problems.blobs()
+  problem = problem or problem_of(name)
   if name in CORRECTIONS:
     return CORRECTIONS[name](problem)
   return DESCENTS[name](
@@ -134,7 +218,7 @@ def shared(name):
 
 @functools.cache
 def outcome(name):
-  problem = problems.blobs()
+  problem = problem_of(name)
   return shared(name)[1](KEY, problem.init(), problem.request)
 
 
@@ -162,7 +246,7 @@ def test_every_module_has_a_row():
 
 @every_method
 def test_returns_a_result_that_keeps_the_params_form(name):
-  problem = problems.blobs()
+  problem = problem_of(name)
   result = outcome(name)
   assert isinstance(result, Result)
   assert isinstance(result.request, Request)
@@ -188,13 +272,13 @@ def test_info_has_the_steps(name):
 
 @every_method
 def test_changes_the_params(name):
-  before = problems.blobs().init()
+  before = problem_of(name).init()
   assert tree.digest(outcome(name).params) != tree.digest(before)
 
 
 @pytest.mark.parametrize("name", sorted(DRAWS))
 def test_key_decides_the_result(name):
-  problem = problems.blobs()
+  problem = problem_of(name)
   again, other = (
     shared(name)[1](key, problem.init(), problem.request)
     for key in (KEY, jax.random.key(8))
@@ -205,7 +289,7 @@ def test_key_decides_the_result(name):
 
 @every_method
 def test_eager_and_host_loop_equal_jit(name):
-  problem = problems.blobs()
+  problem = problem_of(name)
   arguments = (KEY, problem.init(), problem.request)
   host = [loops.host(every=2)] if name in DESCENTS else []
   for loop in (loops.scan(), *host):
@@ -216,7 +300,7 @@ def test_eager_and_host_loop_equal_jit(name):
 
 @every_method
 def test_second_call_does_not_compile(name):
-  problem = problems.blobs()
+  problem = problem_of(name)
   outcome(name)
   other = jax.random.key(9), problem.init(seed=3), problem.request
   assert compilations(lambda: shared(name)[1](*other)) == []
@@ -224,7 +308,7 @@ def test_second_call_does_not_compile(name):
 
 @every_method
 def test_vmap_over_keys_equals_a_python_loop(name):
-  problem = problems.blobs()
+  problem = problem_of(name)
   jitted = shared(name)[1]
   keys = jax.random.split(KEY, 3)
   params = tree.stack([problem.init(seed) for seed in range(3)])
@@ -238,7 +322,7 @@ def test_vmap_over_keys_equals_a_python_loop(name):
 
 @every_method
 def test_weights_over_one_array_map_over_forget_sets(name):
-  problem = problems.blobs()
+  problem = problem_of(name)
   rng = np.random.default_rng(2)
   n = tree.size(problem.examples)
   forget_sets = np.stack([rng.permutation(n) < 8 for _ in range(2)])
@@ -259,7 +343,7 @@ def test_weights_over_one_array_map_over_forget_sets(name):
 @every_descent
 @pytest.mark.parametrize("loop", [loops.scan(), loops.host()])
 def test_zero_budget_is_the_identity(name, loop):
-  problem = problems.blobs()
+  problem = problem_of(name)
   result = make(name, num_steps=0, loop=loop)(
     KEY, problem.init(), problem.request
   )
@@ -271,7 +355,7 @@ def test_zero_budget_is_the_identity(name, loop):
 
 @every_correction
 def test_no_strength_is_the_identity(name):
-  problem = problems.blobs()
+  problem = problem_of(name)
   transform = CORRECTIONS[name](problem, strength=0.0)
   result = transform(KEY, problem.init(), problem.request)
   assert_same(result.params, problem.init())
@@ -301,7 +385,7 @@ def assert_refreshes_statistics(problem, name):
     assert tree.path_name(path).endswith("mean") or np.all(leaf > 0)
 
 
-@every_descent
+@pytest.mark.parametrize("name", sorted(OF_CLASSES))
 def test_keeps_batch_statistics_in_form(name):
   assert_refreshes_statistics(problems.normalized(), name)
 
@@ -312,15 +396,15 @@ def test_residual_nets_keep_batch_statistics_in_form():
 
 # Eight seeds of a net that knows its examples by heart.
 SEEDS = 8
+TRAINING = {True: (300, 0.1), False: (300, 0.5)}  # of text, or not
 
 
-def unlearn(name, params, *requests):
+def unlearn(name, problem, budget, params, *requests):
   """Forget confidence `[seeds]` after a method, and the params `[seeds]`."""
-  problem = problems.blobs(hidden=64)
   if name in CORRECTIONS:
     transform = CORRECTIONS[name](problem)
   else:
-    num_steps, learning_rate = BUDGET[name]
+    num_steps, learning_rate = budget
     transform = DESCENTS[name](
       problem,
       optax.sgd(learning_rate, momentum=0.9),
@@ -330,24 +414,29 @@ def unlearn(name, params, *requests):
 
   def single(key, params, request):
     params = transform(key, params, request).params
-    forget = problem.request.forget
-    logits, _ = problem.model.apply(params, forget["input"])
-    probabilities = jax.nn.softmax(logits)
-    rows = jnp.arange(len(forget["label"]))
-    return jnp.mean(probabilities[rows, forget["label"]]), params
+    return problem.confidence(params), params
 
   keys = jax.random.split(jax.random.key(1), SEEDS)
   mapped = jax.jit(jax.vmap(single, in_axes=(0, 0, None)))
   return [mapped(keys, params, request) for request in requests]
 
 
+def after(name):
+  """Forget confidence `[seeds]` of the original after a method."""
+  problem = problem_of(name, hidden=64)
+  original = references(name in OF_TEXT)[2]
+  budget = BUDGET.get(name)
+  ((confidence, _),) = unlearn(name, problem, budget, original, problem.request)
+  return confidence
+
+
 @functools.cache
-def references():
+def references(of_text):
   """Forget confidence of the original and of the retrained, and the original.
 
   Both see the same number of batches; weights tell their training sets.
   """
-  problem = problems.blobs(hidden=64)
+  problem = problems.sentences() if of_text else problems.blobs(hidden=64)
   kept = ~np.isin(problem.examples["id"], problem.request.forget["id"])
   everything, without = (
     Request(None, {**problem.examples, "weight": jnp.asarray(weight)})
@@ -355,13 +444,14 @@ def references():
   )
   fresh = tree.stack([problem.init()] * SEEDS)
   (before, original), (target, _) = unlearn(
-    "retrain", fresh, everything, without
+    "retrain", problem, TRAINING[of_text], fresh, everything, without
   )
   return np.asarray(before), np.asarray(target), original
 
 
-def test_the_problem_tells_original_from_retrained():
-  before, target, _ = references()
+@pytest.mark.parametrize("of_text", [True, False])
+def test_the_problem_tells_original_from_retrained(of_text):
+  before, target, _ = references(of_text)
   assert np.all(before > 0.85)
   assert np.all(target < 0.65)
 
@@ -372,18 +462,15 @@ RECORDS = set(METHODS) - {"retrain", "finetune", "ferrari"}
 
 @pytest.mark.parametrize("name", sorted(RECORDS))
 def test_moves_the_forget_confidence_towards_retraining(name):
-  before, target, original = references()
-  ((after, _),) = unlearn(name, original, problems.blobs(hidden=64).request)
+  before, target, _ = references(name in OF_TEXT)
   gap = np.abs(before - target)
-  assert np.mean(np.abs(after - target)) < 0.8 * np.mean(gap)
+  assert np.mean(np.abs(after(name) - target)) < 0.8 * np.mean(gap)
 
 
 def test_finetuning_moves_it_no_further_away_than_chance():
   """Nothing pushes the examples out: fine-tuning only must not reverse."""
-  before, target, original = references()
-  request = problems.blobs(hidden=64).request
-  ((after, _),) = unlearn("finetune", original, request)
-  change = np.abs(after - target) - np.abs(before - target)
+  before, target, _ = references(False)
+  change = np.abs(after("finetune") - target) - np.abs(before - target)
   standard_error = np.std(change, ddof=1) / np.sqrt(SEEDS)
   assert np.mean(change) < 2 * standard_error
 
