@@ -73,7 +73,7 @@ def parse(entries: Mapping[str, Any]) -> Config:
     num_kv_heads=entries.get("num_key_value_heads")
     or entries["num_attention_heads"],
     head_dim=entries.get("head_dim"),
-    rope_theta=rope.get("rope_theta", entries.get("rope_theta", 10000.0)),
+    rope_theta=rope.get("rope_theta") or entries.get("rope_theta") or 10000.0,
     rope_scaling=Llama3Scaling(
       **{ours: rope[theirs] for ours, theirs in _SCALING.items()}
     )

@@ -4,9 +4,6 @@ A folder holds `config.json` and `model.safetensors`, or shards of it with
 `model.safetensors.index.json`. Nothing is unpickled. Files are mapped into
 memory and read tensor by tensor, and each device reads the slices that it
 keeps: beside the params, one leaf of them at a time is on the host.
-
-A published map stores its weight as [out, in], where a flax one has its kernel
-as [in, out]; and one leaf of stacked layers is as many tensors.
 """
 
 import dataclasses
@@ -22,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from junlearn import files, tree
-from junlearn.nn import architecture, shards, transformer
+from junlearn.nn import architecture, layout, shards
+from junlearn.nn.layout import EMBEDDING, HEAD
 from junlearn.nn.transformer import Config
 
 Sharding = jax.sharding.Sharding
@@ -34,29 +32,12 @@ _BESIDE = (
   "special_tokens_map.json",
   "generation_config.json",
 )
-_EMBEDDING = "model.embed_tokens.weight"
-_HEAD = "lm_head.weight"
 _DTYPES = {
   "BF16": "bfloat16",
   "F16": "float16",
   "F32": "float32",
   "F64": "float64",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class _Leaf:
-  """A leaf of the params, and the tensors that hold it: one a layer, or one."""
-
-  shape: tuple[int, ...]
-  tensors: tuple[str, ...]
-  stacked: bool
-  transposed: bool
-
-  def stored(self, axes):
-    """What belongs to the leaf's axes, for those of a tensor."""
-    axes = tuple(axes[self.stacked :])
-    return axes[::-1] if self.transposed else axes
 
 
 def config(folder: str | Path) -> Config:
@@ -74,6 +55,8 @@ def config(folder: str | Path) -> Config:
     return architecture.parse(content)
   except ValueError as error:
     raise ValueError(f"{path}: {error}") from error
+  except (AttributeError, TypeError) as error:
+    raise ValueError(f"{path} has a value of a wrong type: {error}.") from error
 
 
 def load(
@@ -107,7 +90,7 @@ def load(
       structure. No params have been made then.
   """
   found = dataclasses.replace(config(folder), scan_layers=scan_layers)
-  leaves = _leaves(found)
+  leaves = layout.leaves(found)
   stored = {
     name: tensor
     for name, tensor in shards.find(Path(folder)).items()
@@ -115,14 +98,17 @@ def load(
   }
   _check_stored(folder, found, leaves, stored)
   dtype = _dtype(folder, dtype, {tensor.dtype for tensor in stored.values()})
-  if found.tie_embeddings and _HEAD in stored:
-    _check_tied(folder, stored[_HEAD], stored[_EMBEDDING])
+  if found.tie_embeddings and HEAD in stored:
+    _check_tied(folder, stored[HEAD], stored[EMBEDDING])
   found = dataclasses.replace(found, dtype=dtype.name, param_dtype=dtype.name)
-  return found, jax.tree.map(
-    functools.partial(_place, stored, dtype),
-    leaves,
-    _shardings(sharding, leaves),
-  )
+
+  def place(leaf, sharding):
+    read = functools.partial(leaf.read, stored, dtype)
+    if sharding is None:
+      return jax.device_put(read((slice(None),) * len(leaf.shape)))
+    return jax.make_array_from_callback(leaf.shape, sharding, read)
+
+  return found, jax.tree.map(place, leaves, _shardings(sharding, leaves))
 
 
 def save(
@@ -163,48 +149,25 @@ def save(
     raise ValueError(
       f"max_shard_bytes is {max_shard_bytes}; it must be positive."
     )
-  leaves = _leaves(config)
+  leaves = layout.leaves(config)
   dtype = _check_params(leaves, params)
   content = _config_json(
     dataclasses.replace(config, param_dtype=dtype), extra or {}
   )
   copies = _text_files(tokenizer)
+  pairs = zip(jax.tree.leaves(leaves), jax.tree.leaves(params), strict=True)
+  sources = [source for leaf, x in pairs for source in leaf.sources(x)]
   partial = folder.with_name(f"{folder.name}.partial")
   shutil.rmtree(partial, ignore_errors=True)
   try:
     files.replace(partial / _CONFIG, content)
     for name, path in copies.items():
       shutil.copyfile(path, partial / name)
-    shards.write(partial, _sources(leaves, params), max_shard_bytes)
+    shards.write(partial, sources, max_shard_bytes)
     partial.rename(folder)
   except OSError as error:
     shutil.rmtree(partial, ignore_errors=True)
     raise OSError(f"{folder} could not be written: {error}") from error
-
-
-def _leaves(config: Config) -> Any:
-  """The params' tree with a `_Leaf` in each place."""
-  shapes = jax.eval_shape(
-    transformer.model(config).init,
-    jax.random.key(0),
-    jnp.zeros((1, 1), jnp.int32),
-  )
-
-  def leaf(name, array):
-    first, *inner, kind = name.split("/")[1:]
-    prefixes = {
-      "lm_head": ["lm_head"],
-      "layers": [f"model.layers.{i}" for i in range(config.num_layers)],
-    }.get(first, ["model." + first.replace("layers_", "layers.")])
-    end = "bias" if kind == "bias" else "weight"
-    return _Leaf(
-      array.shape,
-      tuple(".".join([prefix, *inner, end]) for prefix in prefixes),
-      stacked=first == "layers",
-      transposed=kind == "kernel",
-    )
-
-  return tree.map_leaves(leaf, shapes)
 
 
 def _check_stored(folder, config, leaves, stored) -> None:
@@ -214,18 +177,18 @@ def _check_stored(folder, config, leaves, stored) -> None:
     for leaf in jax.tree.leaves(leaves)
     for name in leaf.tensors
   }
-  optional = {_HEAD: wanted[_EMBEDDING]} if config.tie_embeddings else {}
+  optional = {HEAD: wanted[EMBEDDING]} if config.tie_embeddings else {}
   have = {name: tensor.shape for name, tensor in stored.items()}
   _compare(f"{folder} does not fit its {_CONFIG}", have, wanted, optional)
 
 
 def _check_tied(folder, head: shards.Tensor, embedding: shards.Tensor) -> None:
-  rows = 4096
-  for start in range(0, head.shape[0], rows):
-    index = (slice(start, start + rows), slice(None))
+  size, rows = head.shape[0], 4096  # at a time
+  for start in range(0, size, rows):
+    index = (slice(start, min(start + rows, size)), slice(None))
     if not np.array_equal(head.read(index), embedding.read(index)):
       raise ValueError(
-        f"{folder} has a {_HEAD} that differs from {_EMBEDDING}, to which "
+        f"{folder} has a {HEAD} that differs from {EMBEDDING}, to which "
         f"{_CONFIG} ties it."
       )
 
@@ -260,30 +223,6 @@ def _shardings(sharding: Any, leaves: Any) -> Any:
       "a function of name and shape, or a tree like the params."
     )
   return sharding
-
-
-def _place(
-  stored: Mapping[str, shards.Tensor],
-  dtype: np.dtype,
-  leaf: _Leaf,
-  sharding: Sharding | None,
-) -> jax.Array:
-  """A leaf on its devices."""
-
-  def read(index):
-    ranges = [range(n)[s] for n, s in zip(leaf.shape, index, strict=True)]
-    values = np.empty([len(each) for each in ranges], dtype)
-    # Layers apart, and a leaf without them as the only one.
-    rows = values if leaf.stacked else values[None]
-    names = leaf.tensors[index[0]] if leaf.stacked else leaf.tensors
-    for row, name in zip(rows, names, strict=True):
-      tensor = stored[name].read(leaf.stored(index))
-      row[...] = tensor.T if leaf.transposed else tensor
-    return values
-
-  if sharding is None:
-    return jax.device_put(read((slice(None),) * len(leaf.shape)))
-  return jax.make_array_from_callback(leaf.shape, sharding, read)
 
 
 def _check_params(leaves: Any, params: Any) -> str:
@@ -346,21 +285,3 @@ def _text_files(tokenizer: str | Path | None) -> dict[str, Path]:
   if not found[_TOKENIZER].is_file():
     raise ValueError(f"tokenizer is {path}; there is no {_TOKENIZER}.")
   return {name: file for name, file in found.items() if file.is_file()}
-
-
-def _sources(leaves: Any, params: Any) -> list[shards.Source]:
-  def get(leaf, array, layer):
-    value = np.asarray(array[layer] if leaf.stacked else array)
-    return np.ascontiguousarray(value.T if leaf.transposed else value)
-
-  return [
-    shards.Source(
-      name,
-      array.nbytes // len(leaf.tensors),
-      functools.partial(get, leaf, array, layer),
-    )
-    for leaf, array in zip(
-      jax.tree.leaves(leaves), jax.tree.leaves(params), strict=True
-    )
-    for layer, name in enumerate(leaf.tensors)
-  ]

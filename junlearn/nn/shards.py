@@ -112,6 +112,8 @@ def write(folder: Path, sources: Sequence[Source], max_bytes: int) -> None:
       )
     except safetensors.SafetensorError as error:
       raise OSError(str(error)) from error
+    # The library lets no one but their owner read its files.
+    (folder / name).chmod(folder.stat().st_mode & 0o666)
   if len(groups) > 1:
     size = sum(source.nbytes for source in sources)
     index = {"metadata": {"total_size": size}, "weight_map": weight_map}
@@ -142,6 +144,8 @@ def listed(names: Iterable[str], number: int = 8) -> str:
 
 def _weight_map(path: Path) -> dict[str, str]:
   content = read_json(path).get("weight_map")
-  if not isinstance(content, dict) or not content:
+  if not isinstance(content, dict) or not all(
+    isinstance(name, str) for name in content.values()
+  ):
     raise ValueError(f"{path} has no weight_map.")
   return content
