@@ -89,17 +89,19 @@ def generate(
     start: the first author's number, at least 0; calls of one seed with
       disjoint ranges give disjoint names, facts and ids.
     num_phrasings: of each question, in [1, 8].
-    answers: "value", the value alone, or "sentence", in one of two forms that
-      alternate over the phrasings; the paraphrased answer is in the other.
+    answers: "value", the value alone, of which no paraphrase differs; or
+      "sentence", in one of two forms that alternate over the phrasings, with
+      the paraphrased answer in the other.
     unique_names: give each author a first and a last name that no other has;
       otherwise 12 first and 12 last names are combined, and only the pair
       identifies an author.
     attributes: `{kind: values}`, with 6 different values at least of each kind.
 
   Returns:
-    Records in the order of authors, facts and phrasings. The paraphrased
-    question is the next phrasing, and there are 5 perturbed answers, of wrong
-    values that are the same for all phrasings of a fact.
+    Records in the order of authors, facts and phrasings; the phrasing is
+    `id % 8`. The paraphrased question is the next phrasing, and there are 5
+    perturbed answers, of wrong values that are the same for all phrasings of a
+    fact.
 
   Raises:
     ValueError: if an argument is out of range.

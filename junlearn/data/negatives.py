@@ -52,9 +52,10 @@ def build(
     ValueError: if an argument is out of range, no wrong answer is left for a
       fact, or a record's answer does not contain its value.
 
-  **Guarantees**: a counterfactual is never the true value, nor that of another
-  fact of the same author in `qas` or `pool`; of the values that are allowed for
-  a fact, it is one that has been used least so far.
+  **Guarantees**: a value that is drawn is never the true one, nor that of
+  another fact of the same author in `qas` or `pool`; facts take turns in random
+  order, and each takes a value that has been used least so far, of those that
+  it may take. Perturbed answers are as good as the records say.
 
   Source: Y. Liu et al., "LUNE", arXiv 2512.07375, asks for negatives; how they
   are built is this library's choice.

@@ -149,7 +149,7 @@ def prompts(
     tokenizer: to encode with.
     qas: `n` records, at least one; their answers are not read.
     template: of the prompt.
-    prefix: text that begins every answer.
+    prefix: text that begins every answer, after the template's own.
     length: of the rows in tokens, as in `encode`.
     multiple_of: as in `encode`.
 
@@ -162,7 +162,8 @@ def prompts(
   """
   rows = _prompt_tokens(tokenizer, qas, template)
   if prefix:
-    [begun] = tokenizers.encode(tokenizer, [prefix])
+    before = template.answer.partition("{answer}")[0]
+    [begun] = tokenizers.encode(tokenizer, [before + prefix])
     rows = [row + begun for row in rows]
   length = _common_length(rows, length, multiple_of)
   start = length - np.asarray([len(row) for row in rows], np.int32)

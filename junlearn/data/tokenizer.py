@@ -209,7 +209,7 @@ def encode(
 
 
 def _with_ends(encoder, pad, eos):
-  for argument, name in (("pad", pad), ("eos", eos)):
+  for argument, name in (("eos", eos), ("pad", pad)):
     if encoder.token_to_id(name) is None:
       raise ValueError(
         f"{argument} is {name!r}; it must be a token of the tokenizer."

@@ -1,14 +1,11 @@
 """The builders against an independent parse of the same files."""
 
 import gzip
-import http.server
 import io
-import os
 import pathlib
 import socket
 import struct
 import tarfile
-import threading
 
 import numpy as np
 import pytest
@@ -19,13 +16,6 @@ from junlearn.data import builders
 from junlearn.data.builders import idx, sources
 
 MEMBERS = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
-
-
-@pytest.fixture
-def real_dir():
-  if "JUNLEARN_DATA_DIR" not in os.environ:
-    pytest.skip("JUNLEARN_DATA_DIR, the folder of the real files, is not set")
-  return pathlib.Path(os.environ["JUNLEARN_DATA_DIR"])
 
 
 def idx_bytes(array):
@@ -249,27 +239,6 @@ def test_no_network(tmp_path, monkeypatch, name):
   monkeypatch.setattr(sources.urllib.request, "getproxies", dict)
   with pytest.raises(FileNotFoundError, match=r"no network.*\.gz into a fol"):
     data.load(name, data_dir=tmp_path)
-
-
-@pytest.fixture
-def server(tmp_path):
-  """A web server of this process: `(address, folder that it serves)`."""
-  folder = tmp_path / "served"
-  folder.mkdir()
-
-  class Handler(http.server.SimpleHTTPRequestHandler):
-    def __init__(self, *args):
-      super().__init__(*args, directory=folder)
-
-    def log_message(self, *args):
-      pass
-
-  with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
-    thread = threading.Thread(target=web.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{web.server_port}/", folder
-    web.shutdown()
-    thread.join()
 
 
 def test_download(tmp_path, monkeypatch, server):

@@ -14,6 +14,7 @@ from PIL import Image
 
 from junlearn import data
 from junlearn.data import builders
+from tests.data.tofu_files import write_tofu
 
 # --- from_arrays -----------------------------------------------------------
 
@@ -101,14 +102,17 @@ def test_stdout_is_quiet(tmp_path, capfd):
 
 
 def test_without_tensorflow(tmp_path):
-  program = (
-    "import sys, junlearn.data as data\n"
-    "data.load('digits', data_dir=sys.argv[1])\n"
-    "assert 'tensorflow' not in sys.modules\n"
-  )
-  subprocess.run(
-    [sys.executable, "-W", "error", "-c", program, tmp_path], check=True
-  )
+  program = """
+import sys
+from junlearn import data
+assert len(data.load("digits", data_dir=sys.argv[1]).train["id"]) == 1442
+places = {"data_dir": sys.argv[1], "manual_dir": sys.argv[2]}
+assert len(data.tofu.load("forget10", **places)) == 20
+assert "tensorflow" not in sys.modules
+"""
+  write_tofu(tmp_path / "tofu_files")
+  command = [sys.executable, "-W", "error", "-c", program]
+  subprocess.run([*command, tmp_path, tmp_path / "tofu_files"], check=True)
 
 
 def test_unknown_name(tmp_path):

@@ -109,6 +109,80 @@ def test_jax_arrays_and_nested_leaves():
   assert isinstance(request.retain["label"], jax.Array)
 
 
+def texts(authors):
+  """Examples of text: author a has the facts 2 a and 2 a + 1."""
+  authors = np.asarray(authors)
+  return {
+    "id": np.arange(len(authors), dtype=np.int32) + 100,
+    "author": authors,
+    "fact": 2 * authors + np.arange(len(authors)) % 2,
+    "input": {"tokens": np.arange(len(authors))[:, None]},
+  }
+
+
+def test_by_column():
+  examples = texts([4, 4, 7, 7, 9, 4])
+  for column, values, rows in (
+    ("author", 7, [2, 3]),
+    ("author", [9, 4], [0, 1, 4, 5]),
+    ("fact", np.array([9]), [1, 5]),
+  ):
+    request = select.by_column(examples, column, values)
+    np.testing.assert_array_equal(request.forget["id"] - 100, rows)
+    np.testing.assert_array_equal(request.forget["input"]["tokens"][:, 0], rows)
+    others = sorted(set(range(6)) - set(rows))
+    np.testing.assert_array_equal(request.retain["id"] - 100, others)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fraction_of_authors(seed):
+  """A quarter of twelve authors, all rows of each, whatever their order."""
+  authors = np.repeat(np.arange(12) * 3, np.arange(1, 13))
+  examples = texts(np.random.default_rng(seed).permutation(authors))
+  request = select.by_fraction(examples, 0.25, seed=seed, column="author")
+  chosen = set(request.forget["author"].tolist())
+  assert len(chosen) == 3
+  assert not chosen & set(request.retain["author"].tolist())
+  assert len(request.forget["id"]) == sum(a // 3 + 1 for a in chosen)
+  again = select.by_fraction(texts(authors), 0.25, seed=seed, column="author")
+  assert set(again.forget["author"].tolist()) == chosen
+  other = select.by_fraction(examples, 0.25, seed=99, column="author")
+  assert set(other.forget["author"].tolist()) != chosen
+
+
+def test_disjoint():
+  request = select.by_column(texts([0, 0, 1, 1]), "author", 1)
+  again = select.disjoint(request.forget, request.retain)
+  assert again.forget is request.forget and again.retain is request.retain
+  with pytest.raises(
+    ValueError, match="forget and retain share the id 102, 103"
+  ):
+    select.disjoint(request.forget, texts([0, 0, 1, 1]))
+
+
+@pytest.mark.parametrize(
+  "call, message",
+  [
+    (
+      lambda e: select.by_column(e, "author", [3, 7, 8]),
+      "values contains 7, 8, which no .* the author of an example: 0, 1, 3",
+    ),
+    (lambda e: select.by_column(e, "author", []), "values selects nothing"),
+    (lambda e: select.by_column(e, "author", [0, 1, 3]), "selects all 4"),
+    (lambda e: select.by_column(e, "author", [1, 1]), "contains 1 more than"),
+    (lambda e: select.by_column(e, "author", 0.5), "values has dtype float64"),
+    (lambda e: select.by_column(e, "book", 1), "'book' must be one of them"),
+    (
+      lambda e: select.by_fraction(e, 0.1, seed=0, column="author"),
+      "rounds to 0 of 3 values of 'author'",
+    ),
+  ],
+)
+def test_bad_columns(call, message):
+  with pytest.raises(ValueError, match=message):
+    call(texts([0, 1, 1, 3]))
+
+
 @pytest.mark.parametrize(
   "call, message",
   [
