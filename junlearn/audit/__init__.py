@@ -1,8 +1,7 @@
 """Evidence: utility, attacks and the distance to retraining.
 
-Attacks and statistics run on the host on stored outputs; only `predict`,
-`population`, `generation`, `language.scores.collect` and the sensitivities run
-models.
+Statistics and most attacks run on the host on stored outputs, which `predict`,
+`generation` and `language.scores` compute.
 """
 
 from junlearn.audit import gap as gap
@@ -11,6 +10,8 @@ from junlearn.audit import language as language
 from junlearn.audit import membership as membership
 from junlearn.audit import population as population
 from junlearn.audit import predict as predict
+from junlearn.audit import quantise as quantise
+from junlearn.audit import relearn as relearn
 from junlearn.audit import rmia as rmia
 from junlearn.audit import sensitivity as sensitivity
 from junlearn.audit import signals as signals
