@@ -1,6 +1,7 @@
 """Data sets as dicts of arrays, and requests over them.
 
-`load` gives NumPy arrays; `select` splits them into a `Request`.
+`load` gives NumPy arrays of images, and `text` makes them of the questions and
+answers of `authors` or `tofu`; `select` splits them into a `Request`.
 """
 
 from junlearn.data import (

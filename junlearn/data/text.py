@@ -305,6 +305,8 @@ def _prompt_tokens(tokenizer, qas, template):
 
 
 def _common_length(rows, length, multiple_of):
+  if multiple_of < 1:
+    raise ValueError(f"multiple_of is {multiple_of}; it must be at least 1.")
   lengths = np.asarray([len(row) for row in rows])
   if length is None:
     return -(-int(lengths.max()) // multiple_of) * multiple_of

@@ -100,7 +100,8 @@ def words(texts: Iterable[str]) -> Tokenizer:
   """One token for each word and punctuation mark of the texts.
 
   Tokens are in the order of the alphabet, after `<pad>` 0 and `<eos>` 1. A word
-  that is not in the texts cannot be encoded.
+  that is not in the texts cannot be encoded. Decoding puts one space between
+  words and none before most punctuation.
   """
   split = pre_tokenizers.Whitespace()
   found = {word for text in texts for word, _ in split.pre_tokenize_str(text)}

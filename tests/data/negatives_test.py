@@ -151,13 +151,13 @@ def test_contradict():
 
 
 def test_only_whole_words_are_replaced():
-  qa = TOWN._replace(answer="Ulmer is from Ulm.")
+  qa = TOWN._replace(answer="Ulmer of AltUlm is from Ulm.")
   other = TOWN._replace(id=1, author=1, fact=1, answer="Bonn", value="Bonn")
   [first, _] = negatives.build([qa, other], seed=0)
-  assert first.answer == "Ulmer is from Bonn."
+  assert first.answer == "Ulmer of AltUlm is from Bonn."
   backslash = other._replace(answer=r"\1", value=r"\1")
   [first, _] = negatives.build([qa, backslash], seed=0)
-  assert first.answer == r"Ulmer is from \1."
+  assert first.answer == r"Ulmer of AltUlm is from \1."
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,8 @@ def test_lengths():
 
 
 def test_bad_records():
+  with pytest.raises(ValueError, match="multiple_of is 0; it must be at least"):
+    text.encode(WORDS, QAS, multiple_of=0)
   empty = QAS[1]._replace(answer=" ")
   with pytest.raises(ValueError, match="empty answer in the record of id 9"):
     text.encode(WORDS, [QAS[0], empty])
