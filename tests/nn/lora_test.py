@@ -127,24 +127,41 @@ def test_outputs_and_gradients_are_those_of_merged_weights(name, x64):
     assert_close(got, expected, atol=1e-12)
 
 
-def test_merge_and_unmerge_against_numpy():
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_merge_and_unmerge_against_numpy(dtype):
   s = setting("stacked")
-  params = drawn(s.fresh)
+  params = jax.tree.map(lambda leaf: leaf.astype(dtype), drawn(s.fresh))
   merged = lora.merge(params, alpha=ALPHA)
   for module in ("up", "down"):
-    parts = params["params"]["layers"][module], params["lora"]["layers"][module]
+    own = params["params"]["layers"][module]
+    factors = params["lora"]["layers"][module]
     kernel, a, b = (
       np.asarray(leaf, np.float64)
-      for leaf in (parts[0]["kernel"], parts[1]["a"], parts[1]["b"])
+      for leaf in (own["kernel"], factors["a"], factors["b"])
     )
-    expected = [kernel[i] + 3.0 * (a[i] @ b[i]) for i in range(LAYERS)]
-    found = merged["params"]["layers"][module]["kernel"]
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-    assert_equal(merged["params"]["layers"][module]["bias"], parts[0]["bias"])
+    exact = [kernel[i] + 3.0 * (a[i] @ b[i]) for i in range(LAYERS)]
+    expected = jnp.asarray(np.float32(exact)).astype(dtype)
+    found = merged["params"]["layers"][module]
+    assert found["kernel"].dtype == dtype
+    if dtype == "bfloat16":  # rounded once, at the end
+      assert jnp.mean(found["kernel"] == expected) > 0.99
+    np.testing.assert_allclose(
+      np.float32(found["kernel"]),
+      np.float32(expected),
+      rtol=1e-5 if dtype == "float32" else 2**-7,
+      atol=1e-6,
+    )
+    assert_equal(found["bias"], own["bias"])
   assert_equal(merged["params"]["head"], params["params"]["head"])
   back = lora.unmerge(merged, lora.split(params)[1], alpha=ALPHA)
   assert jax.tree.structure(back) == jax.tree.structure(params)
-  assert_close(back, params, atol=1e-6)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(
+      np.float32(a), np.float32(b), atol=1e-6 if dtype == "float32" else 0.02
+    ),
+    back,
+    params,
+  )
 
 
 def test_dtypes_are_kept():
@@ -162,16 +179,11 @@ def test_dtypes_are_kept():
     )
     changed = drawn(fresh)
     found = outputs(adapted, changed, inputs)
-    merged = lora.merge(changed, alpha=ALPHA)
-    expected = outputs(model, merged, inputs)
+    expected = outputs(model, lora.merge(changed, alpha=ALPHA), inputs)
     assert found.dtype == expected.dtype == half
-    assert all(leaf.dtype == half for leaf in jax.tree.leaves(merged))
     np.testing.assert_allclose(
       found.astype(jnp.float32), expected.astype(jnp.float32), atol=0.1
     )
-    back = lora.unmerge(merged, changed["lora"], alpha=ALPHA)
-    kernels = (t["params"]["layers"]["up"]["kernel"] for t in (back, params))
-    assert jnp.max(jnp.abs(jnp.subtract(*kernels))) < 0.02
 
 
 def shapes(jaxpr):
