@@ -108,7 +108,7 @@ def write(folder: Path, sources: Sequence[Source], max_bytes: int) -> None:
       safetensors_numpy.save_file(
         {source.name: source.get() for source in group},
         folder / name,
-        metadata={"format": "pt"},  # without which transformers reads nothing
+        metadata={"format": "pt"},  # transformers 4 reads no other
       )
     except safetensors.SafetensorError as error:
       raise OSError(str(error)) from error

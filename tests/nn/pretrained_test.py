@@ -114,6 +114,7 @@ def test_logits_are_those_of_transformers_in_and_out(
   pretrained.save(tmp_path / "out", config, params)
   back = hub.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
   np.testing.assert_array_equal(logits_of(back), expected)
+  assert back.config.bos_token_id is None
   assert back.config.eos_token_id is None
   config_back, params_back = pretrained.load(tmp_path / "out")
   assert config_back == config
@@ -159,6 +160,8 @@ def test_bfloat16_is_kept_or_cast_exactly(hub, tmp_path):
     logits(wide, cast), logits_of(model), rtol=0, atol=1e-5
   )
   pretrained.save(tmp_path / "out", config, params)
+  with safetensors.safe_open(tmp_path / "out" / "model.safetensors", "np") as f:
+    assert f.metadata() == {"format": "pt"}
   before, after = (
     safetensors.load_file(tmp_path / name / "model.safetensors")
     for name in ("in", "out")
@@ -301,7 +304,7 @@ def test_dtype_is_floating(folder):
 
 
 def test_a_tied_head_may_be_stored_if_equal(tmp_path):
-  config = dataclasses.replace(CONFIG, vocab_size=4100, num_layers=1)
+  config = dataclasses.replace(CONFIG, vocab_size=1100, num_layers=1)
   folder = tmp_path / "model"
   pretrained.save(folder, config, fresh(config))
   head = "lm_head.weight"
@@ -527,8 +530,9 @@ def test_extra_entries(tmp_path, written):
   out = tmp_path / "out"
   pretrained.save(out, CONFIG, written[1], extra={"eos_token_id": 1})
   assert json.loads((out / "config.json").read_text())["eos_token_id"] == 1
-  with pytest.raises(ValueError, match="extra has vocab_size"):
-    pretrained.save(tmp_path / "b", CONFIG, written[1], extra={"vocab_size": 2})
+  for wrong in ({"vocab_size": 2}, {"head_dim": 8}, {"rope_theta": 5.0}):
+    with pytest.raises(ValueError, match=f"extra has {next(iter(wrong))};"):
+      pretrained.save(tmp_path / "b", CONFIG, written[1], extra=wrong)
 
 
 def test_tokenizers_are_copied(tmp_path, written):
