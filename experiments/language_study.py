@@ -1,0 +1,364 @@
+"""Training, unlearning and auditing a language model, phase by phase.
+
+Shared by the main job (`experiments.language`) and the claims.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments import language_audit
+from experiments.language_audit import Evidence
+from experiments.language_methods import METHODS, VIEWS, ViewName
+from experiments.language_tasks import Corpus, Task, all_of
+from experiments.session import Outcome, Session
+from junlearn import language
+from junlearn.audit import relearn
+from junlearn.data import tokenizer
+from junlearn.descent import Descent
+from junlearn.loop import Loop
+from junlearn.methods import finetune, retrain
+from junlearn.nn import lora, transformer
+from junlearn.transform import Request, Transform, stage_key
+from junlearn.until import until
+
+
+class Recipe(NamedTuple):
+  """How models are trained and unlearned.
+
+  Attributes:
+    hidden_size: width of a fresh decoder.
+    intermediate_size: of its feed-forward maps.
+    num_layers: its blocks.
+    num_heads: of its attention.
+    steps: of training; also of fine-tuning, where a checkpoint is given.
+    learning_rate: of the same; after a tenth of the steps a cosine schedule
+      takes it to 0.
+    batch_size: records a step.
+    unlearn_steps: the most that a method may take.
+    unlearn_batch_size: records of each part that a step reads.
+    rank: of adapters.
+    alpha: of the same; adapters are scaled by `alpha / rank`.
+    pattern: regular expression of the modules that get adapters.
+    threshold: p(answer) at which LUNE stops, a geometric mean over tokens.
+    relearn_steps: at which an attacker who relearns is measured.
+    relearn_learning_rate: of the attacker.
+    bits: of quantised weights.
+  """
+
+  hidden_size: int = 64
+  intermediate_size: int = 176
+  num_layers: int = 3
+  num_heads: int = 4
+  steps: int = 1200
+  learning_rate: float = 3e-3
+  batch_size: int = 64
+  unlearn_steps: int = 60
+  unlearn_batch_size: int = 30
+  rank: int = 8
+  alpha: float = 16.0
+  pattern: str = "(q|k|v|o|gate|up|down)_proj"
+  threshold: float = 0.3
+  relearn_steps: tuple[int, ...] = (5, 10, 20)
+  relearn_learning_rate: float = 1e-3
+  bits: tuple[int, ...] = (8, 4, 3)
+
+
+class Study:
+  """One corpus, one recipe; every training is a phase of the session.
+
+  Args:
+    corpus: what models are trained on.
+    recipe: how.
+    session: of the run.
+    start: config and params of a checkpoint that training starts from; None
+      for a fresh decoder of the recipe's sizes.
+  """
+
+  def __init__(
+    self,
+    corpus: Corpus,
+    recipe: Recipe,
+    session: Session,
+    *,
+    start: tuple[transformer.Config, Any] | None = None,
+  ):
+    self.corpus, self.recipe, self.session = corpus, recipe, session
+    if start is None:
+      self.config, self._start = fresh_config(corpus, recipe), None
+    else:
+      self.config, self._start = start
+    tokenizer.check(corpus.tokenizer, self.config.vocab_size)
+    plain = transformer.model(self.config)
+    self.model = lora.adapt_model(plain, alpha=recipe.alpha)
+    self.decoder = transformer.decoder(self.config)
+    self.abstract = jax.eval_shape(
+      plain.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32)
+    )
+
+  def train(self, name: str, seed: int, task: Task | None = None) -> Outcome:
+    """The model trained on everything, or without what a task forgets.
+
+    Both take the same steps, from the same fresh params or the checkpoint.
+    """
+    request = all_of(self.corpus) if task is None else task.request
+    key = stage_key(jax.random.key(seed), "train")
+    transform, start = self._trainer(), self._start
+    return self.session.phase(
+      f"seed{seed}/{name}",
+      lambda: transform(key, start, request._replace(forget=None)),
+      start=self.abstract if start is None else start,
+      steps=self.recipe.steps,
+    )
+
+  @functools.cache  # noqa: B019  one study lives as long as the run
+  def _trainer(self) -> Transform:
+    recipe = self.recipe
+    schedule = optax.warmup_cosine_decay_schedule(
+      0.0, 1.0, recipe.steps // 10, max(recipe.steps, 1)
+    )
+    make = finetune if self._start is not None else retrain
+    return make.transform(
+      self.model,
+      adam(recipe.learning_rate, schedule),
+      loss=language.cross_entropy,
+      num_steps=recipe.steps,
+      batch_size=recipe.batch_size,
+      loop=self.session.loop,
+    )
+
+  def unlearn(
+    self,
+    name: str,
+    seed: int,
+    task: Task,
+    params: Any,
+    *,
+    method: str | None = None,
+    view: ViewName | None = None,
+    learning_rate: float | None = None,
+    stop: float | None = None,
+    every: int = 2,
+    **options: Any,
+  ) -> Outcome:
+    """The phase of a method, from the given params.
+
+    Its curve has what `tracker` measures. The outcome's params have adapters
+    where the view is "lora" (`plain` merges them).
+
+    Args:
+      name: of the phase, unique for the seed.
+      seed: of batches and adapters.
+      task: what to forget.
+      params: of the original model.
+      method: key of `METHODS`; None for the name.
+      view: None for the method's usual one.
+      learning_rate: None for the method's.
+      stop: the accuracy on held-out phrasings below or at which every method
+        stops, also one with a rule of its own; None lets it go on.
+      every: steps between two looks at that accuracy.
+      **options: of the method and of `descent.descend`, such as `num_steps`.
+    """
+    method = method or name
+    entry = METHODS[method]
+    view = view or next(iter(entry.rates))
+    rate = entry.rates[view] if learning_rate is None else learning_rate
+    loop = self.session.loop
+    if stop is not None:
+      loop = self.stopping(task, stop, every)
+    transform = self.unlearner(
+      method, view, rate, loop, tuple(sorted(options.items()))
+    )
+    key = stage_key(jax.random.key(seed), "unlearn")
+    if view == "lora":
+      params = lora.attach(
+        stage_key(key, "adapters"),
+        params,
+        self.recipe.pattern,
+        rank=self.recipe.rank,
+      )
+    request = self.request(method, task)
+    num_steps = options.get("num_steps", self.recipe.unlearn_steps)
+    return self.session.phase(
+      f"seed{seed}/{name}",
+      lambda: transform(key, params, request),
+      start=params,
+      steps=num_steps,
+      evaluate=self.tracker(task),
+      note=functools.partial(_steps_taken, num_steps),
+    )
+
+  @functools.cache  # noqa: B019
+  def unlearner(
+    self,
+    method: str,
+    view: ViewName,
+    learning_rate: float,
+    loop: Loop,
+    options: tuple[tuple[str, Any], ...] = (),
+  ) -> Transform:
+    """A method's transform, made once so that requests share its program."""
+    entry, recipe = METHODS[method], self.recipe
+    given: dict[str, Any] = {
+      "num_steps": recipe.unlearn_steps,
+      "batch_size": recipe.unlearn_batch_size,
+      "view": VIEWS[view],
+      "loop": loop,
+    }
+    if method == "lune":
+      given["threshold"] = recipe.threshold
+    if method == "rmu":
+      middle = transformer.features(
+        self.config, (self.config.num_layers + 1) // 2
+      )
+      given["features"] = lora.adapt(middle, alpha=recipe.alpha)
+    given |= {**entry.options, **dict(options)}
+    return entry.make(self.model, adam(learning_rate), **given)
+
+  def request(self, method: str, task: Task) -> Request:
+    """What a method reads of a task."""
+    entry, request = METHODS[method], task.request
+    if entry.answers is None:
+      return request
+    answers = task.alternatives[entry.answers]
+    if entry.in_extra:
+      return request._replace(extra=answers, retain=None)
+    other = {name: answers[name] for name in ("input", "mask")}
+    return request._replace(forget={**request.forget, "alternative": other})
+
+  def stopping(self, task: Task, stop: float, every: int) -> Loop:
+    """A loop that ends at an accuracy on held-out phrasings; small models."""
+    examples = self.corpus.encode(task.parts["heldout"])
+
+    def accuracy(key, params, request):
+      del key, request
+      logits, _ = self.model.apply(params, examples["input"])
+      target, mask = language.targets(examples)
+      right = jnp.argmax(language.predictions(logits), axis=-1) == target
+      return jnp.mean(jnp.all(right | ~mask, axis=1).astype(jnp.float32))
+
+    def loop(step, carry, xs, data):
+      descent = until(
+        Descent(lambda *_: (carry, xs), step),
+        lambda now, first: now <= stop,
+        measure=accuracy,
+        every=every,
+      )
+      request, params = data
+      state, xs = descent.init(jax.random.key(0), params, request)
+      state, infos = self.session.loop(descent.step, state, xs, data)
+      return state.inner, infos
+
+    return loop
+
+  def plain(self, params: Any) -> Any:
+    """The params with their adapters, if any, merged."""
+    if "lora" in params:
+      return lora.merge(params, alpha=self.recipe.alpha)
+    return params
+
+  def tracker(self, task: Task) -> Callable[[Any], tuple[float, float]]:
+    """Accuracy on phrasings that were not named, and on retained records."""
+    asked = language_audit.progress(self.corpus, task)
+
+    def evaluate(params):
+      right = language_audit.accuracies(self.model, params, asked)
+      return right["heldout"], right["retain"]
+
+    return evaluate
+
+  def audit(
+    self,
+    params: Any,
+    task: Task,
+    *,
+    seed: int,
+    original: Any = None,
+    retrained: Evidence | None = None,
+  ) -> Evidence:
+    """Everything that is measured of a model.
+
+    Args:
+      params: the model's.
+      task: what was to be forgotten.
+      seed: of the attacker.
+      original: params of the original model, for what quantisation maps to
+        it; None if this is the original model.
+      retrained: evidence of the retrained model; None if this is it.
+    """
+    plain, params = transformer.model(self.config), self.plain(params)
+    by_part = language_audit.collect(self.corpus, plain, params, task)
+    metrics, arrays = language_audit.knowledge(by_part)
+    said, samples = language_audit.say(
+      self.corpus, self.decoder, params, task, num_tokens=self.num_tokens
+    )
+    metrics |= said
+    metrics |= language_audit.tofu(metrics, arrays, retrained)
+    leaked, leaks = language_audit.attack(by_part, task, retrained)
+    metrics |= leaked
+    relearned, curves = language_audit.relearn(
+      self.corpus,
+      plain,
+      self.attacker,
+      params,
+      task,
+      seed=seed,
+      retrained=retrained,
+    )
+    metrics |= relearned
+    metrics |= language_audit.round_weights(
+      self.corpus, plain, params, task, bits=self.recipe.bits, original=original
+    )
+    return Evidence(metrics, arrays | leaks | curves | {"samples": samples})
+
+  @functools.cached_property
+  def attacker(self) -> relearn.Attack:
+    """Who relearns; the same for all models."""
+    recipe = self.recipe
+    return relearn.relearn(
+      language.cross_entropy(transformer.model(self.config)),
+      adam(recipe.relearn_learning_rate),
+      steps=recipe.relearn_steps,
+      batch_size=recipe.unlearn_batch_size,
+    )
+
+  @functools.cached_property
+  def num_tokens(self) -> int:
+    """Of the longest answer."""
+    mask = self.corpus.encode(self.corpus.trained)["mask"]
+    return int(mask.sum(axis=1).max())
+
+
+def fresh_config(corpus: Corpus, recipe: Recipe) -> transformer.Config:
+  """A decoder of the recipe's sizes for the corpus's tokens."""
+  return transformer.Config(
+    vocab_size=corpus.tokenizer.vocab_size,
+    hidden_size=recipe.hidden_size,
+    intermediate_size=recipe.intermediate_size,
+    num_layers=recipe.num_layers,
+    num_heads=recipe.num_heads,
+    num_kv_heads=recipe.num_heads,
+  )
+
+
+def adam(
+  learning_rate: float, schedule: Callable[[Any], Any] | None = None
+) -> optax.GradientTransformation:
+  """Adam; the rate is part of the state, so that rates share one program."""
+  scheduled = [] if schedule is None else [optax.scale_by_schedule(schedule)]
+  return optax.chain(
+    optax.scale_by_adam(),
+    *scheduled,
+    optax.inject_hyperparams(optax.scale)(step_size=-learning_rate),
+  )
+
+
+def _steps_taken(num_steps: int, info: Any) -> dict[str, float]:
+  """Steps until a method stopped by its own rule, or all."""
+  taken = info.get("steps", {}).get("taken")
+  return {"steps": float(num_steps if taken is None else np.asarray(taken)[-1])}
