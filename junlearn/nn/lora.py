@@ -116,9 +116,11 @@ def adapt(function: Callable[..., Any], *, alpha: float) -> Callable[..., Any]:
   Adapters may be mapped alone, many requests at once: `jax.vmap` over
   `{"params": None, "lora": 0}`. Without adapters the function is as it was.
 
+  Example: `decoder._replace(step=lora.adapt(decoder.step, alpha=16.0))`.
+
   Args:
     function: its first argument are the params; it calls flax modules with
-      them, as `Model.apply` or `Decoder.step` do.
+      them, as `Model.apply` and `Decoder.step` do.
     alpha: of the scale alpha / r.
 
   Raises:
