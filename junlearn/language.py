@@ -99,9 +99,15 @@ def alternative(examples: Any) -> Any:
   return others | examples["alternative"]
 
 
+def precise(values: jax.Array) -> jax.Array:
+  """The values in at least single precision."""
+  short = jnp.finfo(values.dtype).bits < 32
+  return values.astype(jnp.float32) if short else values
+
+
 def predictions(logits: jax.Array) -> jax.Array:
   """The logits of tokens 2 to `length`, `[n, length - 1, vocabulary]`."""
-  return _precise(logits[:, :-1])
+  return precise(logits[:, :-1])
 
 
 def token_log_probs(logits: jax.Array, examples: Any) -> jax.Array:
@@ -173,7 +179,7 @@ def kl(model: Model, *, all_positions: bool = False) -> RelativeLoss:
   def loss(params, reference, examples, key=None):
     logits, params = model.apply(params, examples["input"], key)
     anchor = jax.lax.stop_gradient(model.apply(reference, examples["input"])[0])
-    new, old = (jax.nn.log_softmax(_precise(z)) for z in (logits, anchor))
+    new, old = (jax.nn.log_softmax(precise(z)) for z in (logits, anchor))
     each = optax.losses.kl_divergence_with_log_targets(new, old)
     if all_positions:
       return jnp.mean(each, axis=1), params
@@ -243,7 +249,3 @@ def with_reference(
   """
   reference = losses(loss, params, examples, batch_size=batch_size)
   return {**examples, "reference": reference}
-
-
-def _precise(logits):
-  return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from junlearn.objective import mean, risk, weighted
+from junlearn.objective import mean, relative, risk, total, weighted
 from junlearn.transform import Request, stage_key
 
 KEY = jax.random.key(0)
@@ -103,10 +103,50 @@ def test_statistics_flow_through_the_parts_and_keys_are_the_parts_own():
     )
 
 
+def test_relative_losses_read_the_reference():
+  def moved(params, reference, examples, key=None):
+    losses, _ = squared(params - reference, examples, key)
+    return losses, params + 1
+
+  objective = relative(moved, forget=-1.0, extra=0.5)
+  batch = Request(forget=part(3.0, 5.0), retain=None, extra=part(2.0))
+  loss, (params, terms) = objective(
+    jnp.float32(4.0), batch, reference=jnp.float32(3.0), key=KEY
+  )
+  assert float(terms["forget"]) == pytest.approx((4 + 16) / 2)
+  assert float(terms["extra"]) == pytest.approx(0)  # 5 - 3 is 2
+  assert float(loss) == pytest.approx(-10)
+  assert float(params) == 6
+
+
+def test_a_total_is_a_sum_through_which_statistics_flow():
+  def term(name, weight):
+    def objective(params, batch, *, reference, key):
+      assert (batch, reference) == ("batch", "reference")
+      assert key is KEY
+      return weight * params, (10 * params + weight, {name: params, "n": name})
+
+    return objective
+
+  loss, (params, terms) = total(term("a", 2), term("b", 3))(
+    1, "batch", reference="reference", key=KEY
+  )
+  # The second reads what the first returned: 12.
+  assert loss == 2 * 1 + 3 * 12
+  assert params == 123
+  assert terms == {"a": 1, "b": 12, "n": "b"}
+
+
+def test_a_total_of_nothing_is_refused():
+  with pytest.raises(ValueError, match="no objectives were given"):
+    total()
+
+
+@pytest.mark.parametrize("make", [weighted, relative])
 @pytest.mark.parametrize("weights", [{}, {"forgot": 1.0}])
-def test_unknown_parts_are_refused(weights):
+def test_unknown_parts_are_refused(make, weights):
   with pytest.raises(ValueError, match="forget, retain, extra"):
-    weighted(squared, **weights)
+    make(squared, **weights)
 
 
 def test_a_missing_part_is_named():

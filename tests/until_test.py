@@ -54,6 +54,7 @@ def test_stops_at_the_first_look_that_has_reached_the_goal(
   np.testing.assert_array_equal(result.params, START * 0.5**taken)
   steps = result.info["steps"]
   assert steps["stopped"].tolist() == [k >= taken for k in range(1, 11)]
+  assert steps["taken"].tolist() == [min(k, taken) for k in range(1, 11)]
   np.testing.assert_array_equal(steps["first"], np.full(10, 8.0))
   assert steps["now"][-1] == 8 * 0.5**taken
   # Steps that were taken are those of the plain descent; the rest repeat.
@@ -75,6 +76,7 @@ def test_a_goal_reached_at_the_start_leaves_the_params():
   result = run(watched(share=1.0))(KEY, START, REQUEST)
   np.testing.assert_array_equal(result.params, START)
   assert result.info["steps"]["stopped"].all()
+  assert not result.info["steps"]["taken"].any()
 
 
 def test_no_steps():

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from junlearn import objective
+from junlearn import language, objective
 from junlearn.descent import descend
 from junlearn.model import Model
 from junlearn.transform import Result, Transform, chain
@@ -106,12 +106,11 @@ def transform(
   del model
 
   def distance(params, target, examples):
-    found = features(params, examples["input"])
-    dtype = jnp.promote_types(found.dtype, jnp.float32)
-    gap = found.astype(dtype) - target.astype(dtype)
+    found = language.precise(features(params, examples["input"]))
+    gap = found - target.astype(found.dtype)
     mask = examples["mask"].astype(bool)
     each = jnp.where(mask, jnp.mean(jnp.square(gap), axis=-1), 0)
-    share = 1 / jnp.maximum(jnp.sum(mask, axis=1), 1).astype(dtype)
+    share = 1 / jnp.maximum(jnp.sum(mask, axis=1), 1).astype(found.dtype)
     if separate_means:
       share = objective.mean(share, examples)
     return jnp.sum(each, axis=1) * share, params

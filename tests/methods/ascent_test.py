@@ -1,12 +1,15 @@
 """Gradient ascent against a step taken by hand."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
-from junlearn import loss, objective
+from junlearn import language, loss, objective
 from junlearn.methods import ascent
-from tests import problems
+from tests import problems, text
 
 
 def test_one_full_batch_step_is_minus_the_gradient():
@@ -65,3 +68,17 @@ def test_raises_the_forget_loss():
     for p in (params, result.params)
   )
   assert after > before
+
+
+def test_text_is_ascended_by_the_token_or_by_the_answer():
+  forget = text.request().forget
+  for output_loss, mean in (
+    (language.token_nll, text.nll),
+    (language.mean_nll, lambda *args: -jnp.mean(text.means(*args))),
+  ):
+    result = text.descend(
+      ascent.transform,
+      loss=functools.partial(language.cross_entropy, output_loss=output_loss),
+    )
+    gradient = text.gradient(lambda p, mean=mean: -mean(p, forget))
+    text.assert_descends(result, gradient)

@@ -5,9 +5,9 @@ import numpy as np
 import optax
 import pytest
 
-from junlearn import loss
+from junlearn import language, loss
 from junlearn.methods import grad_difference
-from tests import problems
+from tests import problems, text
 
 
 def make(problem, alpha, batch_size):
@@ -69,3 +69,16 @@ def test_needs_retained_examples():
     make(problem, 0.9, 4)(
       jax.random.key(0), problem.init(), problem.request._replace(retain=None)
     )
+
+
+def test_one_step_on_text():
+  forget, retain, _ = text.request()
+  result = text.descend(
+    grad_difference.transform, alpha=0.8, loss=language.cross_entropy
+  )
+  text.assert_descends(
+    result,
+    text.gradient(
+      lambda p: 0.8 * text.nll(p, retain) - 0.2 * text.nll(p, forget)
+    ),
+  )
