@@ -203,21 +203,14 @@ class _Audits:
     )
     if row is not None:
       return evidence
-    seconds, compiled = meter.read().tolist()
     self._workdir.add_row(
-      {
-        "method": method,
-        "seed": self._seed,
-        "metrics": evidence.metrics | outcome.notes,
-        "seconds": {
-          "unlearn": outcome.seconds,
-          "retrain": self._retrain_seconds,
-          "audit": seconds,
-          "compile": outcome.compile + compiled,
-        },
-        "peak_memory_bytes": outcome.peak_memory_bytes,
-        "params_sha256": outcome.params_sha256,
-      }
+      outcome.row(
+        method,
+        self._seed,
+        evidence.metrics,
+        retrain=self._retrain_seconds,
+        audit=meter,
+      )
     )
     return evidence
 

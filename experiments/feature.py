@@ -132,21 +132,8 @@ def _run_seed(
     workdir.write_arrays(
       f"evidence/seed{seed}/{method}.npz", {"curve": np.asarray(outcome.curve)}
     )
-    seconds, compiled = meter.read().tolist()
     workdir.add_row(
-      {
-        "method": method,
-        "seed": seed,
-        "metrics": metrics | outcome.notes,
-        "seconds": {
-          "unlearn": outcome.seconds,
-          "retrain": retrained.seconds,
-          "audit": seconds,
-          "compile": outcome.compile + compiled,
-        },
-        "peak_memory_bytes": outcome.peak_memory_bytes,
-        "params_sha256": outcome.params_sha256,
-      }
+      outcome.row(method, seed, metrics, retrain=retrained.seconds, audit=meter)
     )
 
   add("retrain", retrained)

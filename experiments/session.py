@@ -44,6 +44,42 @@ class Outcome(NamedTuple):
   notes: dict[str, Any]
   params_sha256: str
 
+  def row(
+    self,
+    method: str,
+    seed: int,
+    metrics: dict[str, float],
+    *,
+    retrain: float,
+    audit: Meter,
+    **more: Any,
+  ) -> dict[str, Any]:
+    """The row of `results.jsonl` of a method whose only phase this was.
+
+    Args:
+      method: its name.
+      seed: of the run.
+      metrics: that were measured; the notes are added.
+      retrain: seconds that retraining took.
+      audit: measures from the beginning of the audit.
+      **more: what else names the row.
+    """
+    seconds, compiled = audit.read().tolist()
+    return {
+      **more,
+      "method": method,
+      "seed": seed,
+      "metrics": metrics | self.notes,
+      "seconds": {
+        "unlearn": self.seconds,
+        "retrain": retrain,
+        "audit": seconds,
+        "compile": self.compile + compiled,
+      },
+      "peak_memory_bytes": self.peak_memory_bytes,
+      "params_sha256": self.params_sha256,
+    }
+
 
 class Session:
   """Runs the phases of a run and shows how far it is, until it is left.
