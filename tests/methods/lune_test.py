@@ -8,6 +8,7 @@ import pytest
 
 from junlearn import language, loop
 from junlearn.methods import finetune, lune
+from junlearn.nn import lora
 from junlearn.transform import Request, Result, chain
 from tests import problems, text
 
@@ -102,6 +103,25 @@ def test_stops_within_a_jitted_chain():
   np.testing.assert_allclose(
     steps["now"][-1], confidence(result.params), rtol=1e-4
   )
+
+
+def test_adapters_alone_move():
+  base = text.params()
+  attached = lora.attach(text.KEY, base, "hidden|head", rank=2)
+  model = lora.adapt_model(problems.sentences().model, alpha=4)
+  transform = lune.transform(
+    model,
+    optax.sgd(0.05),
+    num_steps=30,
+    batch_size=text.ROWS,
+    threshold=None,
+    view=lora.view(),
+  )
+  result = transform(text.KEY, attached, with_negatives())
+  steps = result.info["steps"]
+  assert steps["loss"][-1] < 0.5 * steps["loss"][0]
+  assert np.all(steps["gradient_norm"] > 0)
+  jax.tree.map(np.testing.assert_array_equal, lora.drop(result.params), base)
 
 
 def test_what_is_unknown_already_takes_no_step():
