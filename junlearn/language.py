@@ -14,8 +14,9 @@ predict token t:
 
     s_t = log p(x_t | x_<t),    S = sum_t s_t,    p_norm = exp(S / |y|)
 
-with sums over the tokens to predict, |y| of them. Everything is computed in at
-least single precision.
+with sums over the tokens to predict, |y| of them. Where several records share a
+row, S is that of all their answers: means over tokens are the same then, losses
+of each answer are not. Everything is computed in at least single precision.
 """
 
 import functools
