@@ -162,11 +162,10 @@ def intercept(
     def product(x):
       dtypes = (leaf.dtype for leaf in (outputs, a, b))
       dtype = module.dtype or functools.reduce(np.promote_types, dtypes)
-      for factor in (a, b):
-        x = jnp.matmul(
-          x.astype(dtype), factor.astype(dtype), precision=module.precision
-        )
-      return (x * (alpha / a.shape[-1])).astype(outputs.dtype)
+      multiply = functools.partial(jnp.matmul, precision=module.precision)
+      low = multiply(x.astype(dtype), a.astype(dtype))
+      low *= alpha / a.shape[-1]  # here, where there is least to scale
+      return multiply(low, b.astype(dtype)).astype(outputs.dtype)
 
     return rule(outputs, args[0] if args else kwargs["inputs"], product)
 
