@@ -3,10 +3,12 @@
 Written once for a single member; the backend says how the members are run.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import jax
+import jax.numpy as jnp
 
 Backend = Literal["vmap", "map", "pmap"]
 
@@ -86,6 +88,31 @@ def across(
   if collective:
     return _in_blocks(block, in_axes, jax.vmap, lambda: 1)
   return block
+
+
+def share(function: Callable[..., Any]) -> Callable[..., Any]:
+  """One piece of work for all local devices, which divide it themselves.
+
+  The function runs on each device, with the device's number, from 0, before the
+  given arguments; `jax.lax.pmean(x, AXES[0])` is the mean over devices. What it
+  returns must be the same on every device, and is returned once, replicated.
+  It may be called in jit and scans, where it is part of the one program.
+  """
+  mapped = functools.cache(
+    # JAX asks how many arguments there are before it sees one.
+    lambda number: jax.pmap(
+      function,
+      axis_name=AXES[0],
+      in_axes=(0, *(None,) * number),
+      out_axes=None,
+    )
+  )
+
+  def shared(*arguments):
+    numbers = jnp.arange(jax.local_device_count())
+    return mapped(len(arguments))(numbers, *arguments)
+
+  return shared
 
 
 def gather(x: Any) -> Any:

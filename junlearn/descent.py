@@ -6,7 +6,7 @@ Python, or mapped over a population without being written again.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,10 @@ import optax
 
 from junlearn import batch as batches
 from junlearn import tree
-from junlearn.across import Backend, across
+from junlearn.across import AXES, Backend, across, share
 from junlearn.loop import Loop, scan
 from junlearn.objective import Objective
+from junlearn.sharding import Layout, beside, replicated
 from junlearn.transform import Request, Result, Transform, stage_key
 from junlearn.view import View, full
 
@@ -48,6 +49,8 @@ def gradient_descent(
   num_steps: int,
   batch_size: int,
   view: View | None = None,
+  microbatches: int = 1,
+  layout: Layout | Literal["replicated"] | None = None,
 ) -> Descent:
   """Stochastic descent of an objective along the free leaves of a view.
 
@@ -61,15 +64,40 @@ def gradient_descent(
     batch_size: rows of each part a step, at least 1.
     view: which leaves are free; None means `view.full()`. One that must move
       adds `gradient_norm` to the infos, NaN where all gradients are zero.
+    microbatches: pieces that a batch is divided into, one after the other in
+      memory; at least 1.
+    layout: where params and batches lie. None: as given, on one device.
+      "replicated": the params on every local device, each of which takes its
+      share of a batch (`jax.pmap`). A `sharding.Layout`: params, optimiser
+      state and batches are divided over its mesh.
+
+  Guarantees:
+    Up to rounding, a step is the same for any `microbatches` and `layout` if
+    the objective is a mean over a part's examples in evaluation mode. Of
+    others, what was found in pieces (of microbatches, and of "replicated"
+    devices) is averaged with equal weights: means over tokens or present
+    examples become means of the pieces' means. Each piece has its own key and
+    batch statistics.
 
   Raises:
-    ValueError: if `num_steps` or `batch_size` is out of range.
+    ValueError: if `num_steps`, `batch_size` or `microbatches` is out of range,
+      or the batch does not divide evenly; if the layout is unknown.
   """
   if num_steps < 0:
     raise ValueError(f"num_steps is {num_steps}; it must be at least 0.")
   if batch_size < 1:
     raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
+  if microbatches < 1:
+    raise ValueError(f"microbatches is {microbatches}; it must be at least 1.")
   view = view or full()
+  home = _home(layout)
+  shares = home.shares if home else 1
+  if batch_size % (microbatches * shares):
+    raise ValueError(
+      f"batch_size is {batch_size}; it must be a multiple of "
+      f"{microbatches * shares} ({microbatches} microbatches, {shares} devices "
+      "that share a batch)."
+    )
 
   def init(key, params, request):
     rows = {
@@ -83,34 +111,113 @@ def gradient_descent(
       if examples is not None
     }
     keys = jax.random.split(stage_key(key, "steps"), num_steps)
+    params = home.place(params) if home else params
     state = State(params, optimizer.init(view.split(params)[0]))
     return state, {"rows": rows, "key": keys}
 
-  def step(state, x, data):
+  def gradients(key, rows, free, fixed, data):
     request, reference = data
     batch = Request(None, None)._replace(
-      **{p: tree.take(getattr(request, p), i) for p, i in x["rows"].items()}
+      **{p: tree.take(getattr(request, p), i) for p, i in rows.items()}
     )
-    free, fixed = view.split(state.params)
+    if isinstance(layout, Layout):
+      batch = layout.place_rows(batch)
 
     def value(free):
       return objective(
-        view.merge(free, fixed), batch, reference=reference, key=x["key"]
+        view.merge(free, fixed), batch, reference=reference, key=key
       )
 
     (loss, (params, terms)), grads = jax.value_and_grad(value, has_aux=True)(
       free
     )
+    # The params that the objective returned carry new batch statistics.
+    return (grads, {"loss": loss, **terms}), view.split(params)[1]
+
+  if microbatches > 1:
+    gradients = _one_by_one(gradients, microbatches)
+  if layout == "replicated":
+    gradients = _side_by_side(gradients, shares, view)
+
+  def step(state, x, data):
+    free, fixed = view.split(state.params)
+    (grads, info), fixed = gradients(x["key"], x["rows"], free, fixed, data)
     if view.must_move:
       norm = optax.tree.norm(grads)
-      terms["gradient_norm"] = jnp.where(norm == 0, jnp.nan, norm)
+      info["gradient_norm"] = jnp.where(norm == 0, jnp.nan, norm)
     updates, optimizer_state = optimizer.update(grads, state.optimizer, free)
-    free = optax.apply_updates(free, updates)
-    # The params that the objective returned carry new batch statistics.
-    params = view.merge(free, view.split(params)[1])
-    return State(params, optimizer_state), {"loss": loss, **terms}
+    params = view.merge(optax.apply_updates(free, updates), fixed)
+    state = State(params, optimizer_state)
+    return home.place(state) if home else state, info
 
   return Descent(init, step)
+
+
+def _home(layout):
+  """Where the state of a descent is kept; None where it is given."""
+  if layout is None or isinstance(layout, Layout):
+    return layout
+  if layout != "replicated":
+    raise ValueError(
+      f"layout is {layout!r}; it must be None, 'replicated' or a Layout."
+    )
+  return replicated()
+
+
+# gradients: (key, rows, free, fixed, data) -> (found, fixed), where `found` is
+# averaged over pieces of the batch and `fixed` carries batch statistics.
+
+
+def _one_by_one(gradients, microbatches):
+  """The mean over pieces that are in memory one after the other.
+
+  Sums are kept for what is free alone, in at least single precision.
+  """
+
+  def zeros(leaf):
+    is_wide = leaf.dtype.itemsize >= 4
+    return jnp.zeros(leaf.shape, leaf.dtype if is_wide else jnp.float32)
+
+  def mean(key, rows, free, fixed, data):
+    # Every device of a mesh has rows in each piece: the fast axis is cut.
+    rows = jax.tree.map(lambda i: i.reshape(-1, microbatches).T, rows)
+    pieces = jax.random.split(key, microbatches), rows
+
+    def add(carry, piece):
+      fixed, sums = carry
+      found, fixed = gradients(*piece, free, fixed, data)
+      sums = jax.tree.map(lambda s, f: s + f.astype(s.dtype), sums, found)
+      return (fixed, sums), None
+
+    shapes, _ = jax.eval_shape(
+      gradients, *tree.take(pieces, 0), free, fixed, data
+    )
+    start = fixed, jax.tree.map(zeros, shapes)
+    (fixed, sums), _ = jax.lax.scan(add, start, pieces)
+    found = jax.tree.map(
+      lambda s, f: (s / microbatches).astype(f.dtype), sums, shapes
+    )
+    return found, fixed
+
+  return mean
+
+
+def _side_by_side(gradients, devices, view):
+  """The mean over pieces, one on each local device."""
+
+  def mean_state(leaf):
+    is_number = jnp.issubdtype(leaf.dtype, jnp.inexact)
+    return jax.lax.pmean(leaf, AXES[0]) if is_number else leaf
+
+  def mean(device, key, rows, free, fixed, data):
+    key = jax.random.fold_in(key, device)
+    rows = jax.tree.map(lambda i: i.reshape(devices, -1)[device], rows)
+    found, fixed = gradients(key, rows, free, fixed, data)
+    weights, state = full().split(view.merge(free, fixed))
+    params = full().merge(weights, jax.tree.map(mean_state, state))
+    return jax.lax.pmean(found, AXES[0]), view.split(params)[1]
+
+  return share(mean)
 
 
 def population(
@@ -152,7 +259,8 @@ def run(descent: Descent, loop: Loop | None = None) -> Transform:
   def transform(key, params, request):
     data = jax.tree.map(jnp.asarray, request)
     state, xs = descent.init(key, params, data)
-    state, infos = loop(descent.step, state, xs, (data, params))
+    data = beside(state.params, data)
+    state, infos = loop(descent.step, state, xs, (data, state.params))
     finite = tree.all_finite((state.params, infos))
     return Result(state.params, request, {"steps": infos, "finite": finite})
 
@@ -166,6 +274,8 @@ def descend(
   num_steps: int,
   batch_size: int,
   view: View | None = None,
+  microbatches: int = 1,
+  layout: Layout | Literal["replicated"] | None = None,
   loop: Loop | None = None,
 ) -> Transform:
   """`run(gradient_descent(...), loop)`; see there for the arguments."""
@@ -175,5 +285,7 @@ def descend(
     num_steps=num_steps,
     batch_size=batch_size,
     view=view,
+    microbatches=microbatches,
+    layout=layout,
   )
   return run(descent, loop)
