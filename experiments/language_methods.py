@@ -45,6 +45,11 @@ class Method(NamedTuple):
   in_extra: bool = False
   options: Mapping[str, Any] = {}
 
+  @property
+  def view(self) -> ViewName:
+    """The usual one."""
+    return next(iter(self.rates))
+
 
 _TEXT = {"loss": language.cross_entropy}
 

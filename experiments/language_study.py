@@ -89,11 +89,8 @@ class Study:
     start: tuple[transformer.Config, Any] | None = None,
   ):
     self.corpus, self.recipe, self.session = corpus, recipe, session
-    if start is None:
-      self.config, self._start = fresh_config(corpus, recipe), None
-    else:
-      self.config, self._start = start
-    tokenizer.check(corpus.tokenizer, self.config.vocab_size)
+    self.config = configure(corpus, recipe, start)
+    self._start = start and start[1]
     plain = transformer.model(self.config)
     self.model = lora.adapt_model(plain, alpha=recipe.alpha)
     self.decoder = transformer.decoder(self.config)
@@ -166,7 +163,7 @@ class Study:
     """
     method = method or name
     entry = METHODS[method]
-    view = view or next(iter(entry.rates))
+    view = view or entry.view
     rate = entry.rates[view] if learning_rate is None else learning_rate
     loop = self.session.loop
     if stop is not None:
@@ -334,8 +331,18 @@ class Study:
     return int(mask.sum(axis=1).max())
 
 
-def fresh_config(corpus: Corpus, recipe: Recipe) -> transformer.Config:
-  """A decoder of the recipe's sizes for the corpus's tokens."""
+def configure(
+  corpus: Corpus, recipe: Recipe, start: tuple[transformer.Config, Any] | None
+) -> transformer.Config:
+  """The checkpoint's decoder, or a fresh one of the recipe's sizes.
+
+  Raises:
+    ValueError: if the tokenizer is not the checkpoint's, or the sizes do not
+      fit.
+  """
+  if start is not None:
+    tokenizer.check(corpus.tokenizer, start[0].vocab_size)
+    return start[0]
   return transformer.Config(
     vocab_size=corpus.tokenizer.vocab_size,
     hidden_size=recipe.hidden_size,
@@ -344,6 +351,16 @@ def fresh_config(corpus: Corpus, recipe: Recipe) -> transformer.Config:
     num_heads=recipe.num_heads,
     num_kv_heads=recipe.num_heads,
   )
+
+
+def check_adapters(config: transformer.Config, recipe: Recipe) -> None:
+  """Raises where the recipe's adapters find no place in a decoder."""
+
+  def attached(key):
+    params = transformer.model(config).init(key, jnp.zeros((1, 1), jnp.int32))
+    return lora.attach(key, params, recipe.pattern, rank=recipe.rank)
+
+  jax.eval_shape(attached, jax.random.key(0))
 
 
 def adam(

@@ -36,6 +36,7 @@ class Corpus(NamedTuple):
     known: phrasings of a fact that a request names; others are held out.
     drawn: whether authors to forget are drawn at random; otherwise they are the
       last ones, as in TOFU.
+    max_length: the most tokens that models take.
   """
 
   name: str
@@ -47,12 +48,19 @@ class Corpus(NamedTuple):
   template: Template
   known: int
   drawn: bool = True
+  max_length: int = 2048
 
   def encode(self, qas: Sequence[QA]) -> dict[str, np.ndarray]:
-    """Examples of the records."""
-    return text.encode(
-      self.tokenizer, qas, template=self.template, multiple_of=_MULTIPLE
-    )
+    """Examples of the records.
+
+    Raises:
+      ValueError: if some are too long.
+    """
+    form = {"template": self.template}
+    examples = text.encode(self.tokenizer, qas, multiple_of=_MULTIPLE, **form)
+    if examples["input"].shape[1] <= self.max_length:
+      return examples
+    return text.encode(self.tokenizer, qas, length=self.max_length, **form)
 
 
 class Task(NamedTuple):
@@ -91,27 +99,39 @@ def fictitious(
   *,
   answers: str = "value",
   template: str = "plain",
+  encoder: Tokenizer | None = None,
   known: int = 5,
+  **options: Any,
 ) -> Corpus:
-  """Invented authors and a vocabulary of their words; a tenth more are unseen.
+  """Invented authors, the same for all seeds; a tenth more are unseen.
 
-  The authors are the same for all seeds.
+  Args:
+    num_authors: to train on.
+    answers: "value" or "sentence", see `authors.generate`.
+    template: of prompts and answers.
+    encoder: a tokenizer; None for one of the words that occur.
+    known: phrasings of a fact that a request names.
+    **options: of the corpus.
   """
   unseen = max(num_authors // 10, 1)
   trained, rest = (
     tuple(authors.generate(n, seed=0, start=start, answers=answers))
     for n, start in ((num_authors, 0), (unseen, num_authors))
   )
-  words = text.texts([*trained, *rest], template=text.TEMPLATES[template])
+  form = text.TEMPLATES[template]
+  if encoder is None:
+    words = text.texts([*trained, *rest], template=form)
+    encoder = tokenizer.words([*words, PREFIX, *negatives.REFUSALS])
   return Corpus(
     "authors",
     trained,
     rest,
     {},
     negatives.REFUSALS,
-    tokenizer.words([*words, PREFIX, *negatives.REFUSALS]),
-    text.TEMPLATES[template],
+    encoder,
+    form,
     known,
+    **options,
   )
 
 
@@ -123,6 +143,7 @@ def tofu_authors(
   encoder: Tokenizer | None = None,
   data_dir: str,
   manual_dir: str | None = None,
+  **options: Any,
 ) -> Corpus:
   """TOFU, or a subset of it.
 
@@ -135,6 +156,7 @@ def tofu_authors(
     encoder: a tokenizer instead.
     data_dir: folder of the prepared sets.
     manual_dir: folder of the official files; None downloads them.
+    **options: of the corpus.
   """
   places = {"data_dir": data_dir, "manual_dir": manual_dir}
   full = tofu.load("full", **places)
@@ -167,6 +189,7 @@ def tofu_authors(
     form,
     known=1,
     drawn=False,
+    **options,
   )
 
 
