@@ -40,7 +40,10 @@ _RULE = jax.make_user_context()
 
 
 def gaussian(key, shape, rank, dtype):
-  """`a ~ N(0, 1 / in)` and `b = 0`: at first, adapters change nothing."""
+  """`a ~ N(0, 1 / in)` and `b = 0`: at first, adapters change nothing.
+
+  The source says a Gaussian and zero; the variance is ours.
+  """
   *layers, inputs, outputs = shape
   a = jax.random.normal(key, (*layers, inputs, rank), dtype) * inputs**-0.5
   return a, jnp.zeros((*layers, rank, outputs), dtype)
