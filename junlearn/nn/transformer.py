@@ -283,7 +283,8 @@ class Transformer(nn.Module):
         jnp.broadcast_to(segments, tokens.shape),
         (jnp.zeros_like(start), start),
       )
-    order = start + jnp.arange(length)[:, None] >= jnp.arange(keys.shape[1])
+    slots = jnp.arange(keys.shape[1], dtype=jnp.int32)
+    order = start + slots[:length, None] >= slots
     mask = order & (segments[:, :, None] == keys[:, None, :])
     lowest = 0.5 * jnp.finfo(config.wide_dtype).min
     bias = jnp.where(mask, 0, lowest).astype(config.wide_dtype)
