@@ -5,9 +5,8 @@ with Adjusted Logits for Robust Unlearning in Large Language Models", arXiv
 2402.10052.
 
 The model is distilled from itself as it was, with the logit of the true token
-lowered. The target is fixed, so that the loss is bounded below and training
-longer does no harm; what the model knew of the other tokens stays. No retained
-data are needed.
+lowered. The target is fixed, so that the loss is bounded below and what the
+model knew of the other tokens is part of it. No retained data are needed.
 
     t = softmax(z_reference - beta onehot(y))
     L = gamma mean over tokens of -sum_v t_v log p_v + alpha L_retain
