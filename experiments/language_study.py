@@ -141,11 +141,12 @@ class Study:
     learning_rate: float | None = None,
     stop: float | None = None,
     every: int = 2,
+    evaluate: Callable[[Any], tuple[float, ...]] | None = None,
     **options: Any,
   ) -> Outcome:
     """The phase of a method, from the given params.
 
-    Its curve has what `tracker` measures. The outcome's params have adapters
+    Its curve has what `evaluate` measures. The outcome's params have adapters
     where the view is "lora" (`plain` merges them).
 
     Args:
@@ -159,6 +160,7 @@ class Study:
       stop: the accuracy on held-out phrasings below or at which every method
         stops, also one with a rule of its own; None lets it go on.
       every: steps between two looks at that accuracy.
+      evaluate: `params -> values`; None for `tracker`.
       **options: of the method and of `descent.descend`, such as `num_steps`.
     """
     method = method or name
@@ -186,7 +188,7 @@ class Study:
       lambda: transform(key, params, request),
       start=params,
       steps=num_steps,
-      evaluate=self.tracker(task),
+      evaluate=evaluate or self.tracker(task),
       note=functools.partial(_steps_taken, num_steps),
     )
 

@@ -89,6 +89,7 @@ class Session:
     total: steps of one model that all phases take together.
     folder: below `checkpoints`, where several sessions share a run.
     points: points of a phase's curve, after the one at its start.
+    every: steps between two looks at a phase under way.
     checkpoint_seconds: least time between two saves of a phase under way.
 
   Attributes:
@@ -104,6 +105,7 @@ class Session:
     *,
     folder: str = "",
     points: int = 12,
+    every: int = 10,
     checkpoint_seconds: float = 10.0,
   ):
     self._workdir = workdir
@@ -112,7 +114,7 @@ class Session:
     self._seconds = checkpoint_seconds
     self._phase: _Phase | None = None
     self.bar = Bar(total)
-    options = {"every": 10, "watch": self._watch, "checkpoint": self}
+    options = {"every": every, "watch": self._watch, "checkpoint": self}
     self.loop = loop.host(**options)
     # For members that talk over processes, whose step compiles by itself.
     self.talking_loop = loop.host(**options, compiled=jax.process_count() == 1)
