@@ -98,6 +98,8 @@ def fictitious(
   num_authors: int,
   *,
   answers: str = "value",
+  num_phrasings: int = 8,
+  attributes: Mapping[str, Sequence[str]] = authors.ATTRIBUTES,
   template: str = "plain",
   encoder: Tokenizer | None = None,
   known: int = 5,
@@ -108,6 +110,8 @@ def fictitious(
   Args:
     num_authors: to train on.
     answers: "value" or "sentence", see `authors.generate`.
+    num_phrasings: of each question.
+    attributes: values of each kind.
     template: of prompts and answers.
     encoder: a tokenizer; None for one of the words that occur.
     known: phrasings of a fact that a request names.
@@ -115,7 +119,16 @@ def fictitious(
   """
   unseen = max(num_authors // 10, 1)
   trained, rest = (
-    tuple(authors.generate(n, seed=0, start=start, answers=answers))
+    tuple(
+      authors.generate(
+        n,
+        seed=0,
+        start=start,
+        num_phrasings=num_phrasings,
+        answers=answers,
+        attributes=attributes,
+      )
+    )
     for n, start in ((num_authors, 0), (unseen, num_authors))
   )
   form = text.TEMPLATES[template]
