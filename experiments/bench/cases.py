@@ -1,9 +1,7 @@
 """The work that is timed: same nets, data, batches and optimiser."""
 
 import functools
-import os
-import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,7 +11,7 @@ import optax
 import torch
 from sklearn import datasets
 
-from experiments.bench import eager, timing
+from experiments.bench import eager, threads, timing
 from junlearn import attack, batch, descent, loop, nn, objective
 from junlearn.across import fastest
 from junlearn.loss import cross_entropy
@@ -22,7 +20,6 @@ from junlearn.transform import Request, Transform, stage_key
 
 _SHAPES = ((8, 8, 1), (28, 28, 1), (32, 32, 3))
 _RATE, _MOMENTUM, _DECAY = 0.02, 0.9, 5e-4
-_CORES = len(os.sched_getaffinity(0))
 _MODEL = from_linen(nn.CNN(10))
 _train = functools.partial(
   eager.train, learning_rate=_RATE, momentum=_MOMENTUM, weight_decay=_DECAY
@@ -57,7 +54,7 @@ def training(repeats: int, *, steps: int = 100) -> Iterator[timing.Comparison]:
         ours[f"loop.{name}"] = functools.partial(
           _losses, transform, key, params, request
         )
-      yield from _compare(
+      yield from threads.compare(
         f"{steps} steps, {_name(shape)}, batch {size}",
         ours,
         {"eager": theirs},
@@ -90,7 +87,7 @@ def products(repeats: int, *, calls: int = 20) -> Iterator[timing.Comparison]:
       ("input gradient", "gw", (1, 1)),
     ):
       pair = values[left], values[right]
-      yield from _compare(
+      yield from threads.compare(
         f"{calls} products, {layer}, {name}",
         {"dot_general": _xla_product(*pair, axes, calls)},
         {"matmul": _torch_product(*pair, axes, calls)},
@@ -160,7 +157,7 @@ def _adversarial(shape, count, repeats):
     joined = eager.Adversarial(*map(torch.cat, zip(*parts, strict=True)))
     return _found(joined)
 
-  yield from _compare(
+  yield from threads.compare(
     f"{count} adversarial examples, {_name(shape)}",
     {"128 slots": ours},
     {
@@ -223,66 +220,13 @@ def population(
       )
       for name, how in (("host", loop.host()), ("scan", loop.scan()))
     }
-    yield from _compare(
+    yield from threads.compare(
       f"{members} models, {steps} steps, {_name(shape)}",
       ours,
       {"one by one": theirs},
       repeats=repeats,
       threshold=1.5,
     )
-
-
-def _compare(
-  work: str,
-  ours: Mapping[str, Callable[[], np.ndarray]],
-  theirs: Mapping[str, Callable[[], np.ndarray]],
-  *,
-  repeats: int,
-  threshold: float,
-) -> Iterator[timing.Comparison]:
-  """Checks that all sides agree, then times them in turn.
-
-  Of their forms that share a name before the comma, the one that is fastest
-  at a trial is timed. One thread and all cores are both timed at every repeat,
-  and the faster counts, so that a busy machine does not hold PyTorch up.
-  """
-  first, results = {}, {}
-  for name, side in ours.items():
-    first[name] = timing.seconds(
-      lambda n=name, s=side: results.update({n: s()})
-    )
-  counts = sorted({1, _CORES})
-  trials = {}
-  for name, side in theirs.items():
-    results[name] = _with_threads(_CORES, side)
-    for threads in counts:
-      run = functools.partial(_with_threads, threads, side)
-      trial = (timing.seconds(run), name, run)
-      trials.setdefault((name.split(",")[0], threads), []).append(trial)
-  best = {k: min(trial, key=lambda t: t[0]) for k, trial in trials.items()}
-  times = timing.alternate(
-    {**ours, **{key: run for key, (_, _, run) in best.items()}}, repeats
-  )
-  for our in ours:
-    for form in dict.fromkeys(form for form, _ in best):
-      fastest = min(counts, key=lambda c: statistics.median(times[form, c]))
-      _, name, _ = best[form, fastest]
-      taken = zip(*(times[form, c] for c in counts), strict=True)
-      scale = 1 + np.abs(results[name]).max()
-      yield timing.Comparison(
-        work,
-        our,
-        f"{name}, {fastest} thread{'s' * (fastest > 1)}",
-        list(zip(times[our], map(min, taken), strict=True)),
-        threshold,
-        first[our] - statistics.median(times[our]),
-        float(np.abs(results[our] - results[name]).max() / scale),
-      )
-
-
-def _with_threads(threads: int, work: Callable[[], Any]) -> Any:
-  torch.set_num_threads(threads)
-  return work()
 
 
 def _digits(shape: tuple[int, ...]) -> dict[str, jax.Array]:

@@ -57,24 +57,16 @@ def alternate(
   return times
 
 
-_HEADER = (
-  "work",
-  "junlearn",
-  "PyTorch",
-  "junlearn s",
-  "PyTorch s",
-  "ratio",
-  "min to max",
-  "at least",
-  "",
-  "compile s",
-  "difference",
-)
-
-
-def markdown(comparisons: Sequence[Comparison]) -> str:
-  """The comparisons as a table, one row each."""
-  rows = [_HEADER, *map(_row, comparisons)]
+def markdown(
+  comparisons: Sequence[Comparison],
+  sides: tuple[str, str] = ("junlearn", "PyTorch"),
+) -> str:
+  """The comparisons as a table, one row each, under the names of the sides."""
+  header = (
+    *("work", *sides, *(f"{side} s" for side in sides), "ratio", "min to max"),
+    *("at least", "", "compile s", "difference"),
+  )
+  rows = [header, *map(_row, comparisons)]
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   lines = [
     "| "
