@@ -73,17 +73,10 @@ METHODS: Mapping[str, Method] = {
     options={**_TEXT, "alpha": 0.5},
   ),
   "kl_min": Method(kl_min.transform, {"full": 1e-3, "lora": 1e-3}),
-  "npo": Method(
-    npo.transform, {"full": 1e-3, "lora": 1e-3}, options={"beta": 1.0}
-  ),
+  "npo": Method(npo.transform, {"full": 1e-3, "lora": 1e-3}),
   "simnpo": Method(simnpo.transform, {"full": 1e-3, "lora": 1e-3}),
   "idk": Method(idk.transform, {"full": 1e-3, "lora": 1e-3}, answers="refusal"),
-  "dpo": Method(
-    dpo.transform,
-    {"full": 1e-3, "lora": 1e-3},
-    answers="refusal",
-    options={"beta": 1.0},
-  ),
+  "dpo": Method(dpo.transform, {"full": 1e-3, "lora": 1e-3}, answers="refusal"),
   "rmu": Method(rmu.transform, {"full": 1e-3, "lora": 1e-3}),
   "undial": Method(
     undial.transform, {"lora": 1e-3, "full": 1e-3}, needs_retain=False

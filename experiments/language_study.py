@@ -46,6 +46,8 @@ class Recipe(NamedTuple):
     alpha: of the same; adapters are scaled by `alpha / rank`.
     pattern: regular expression of the modules that get adapters.
     threshold: p(answer) at which LUNE stops, a geometric mean over tokens.
+    beta: of NPO and DPO, which compare answers as a whole: 1 suits a few
+      tokens, 0.1 some 40.
     relearn_steps: at which an attacker who relearns is measured.
     relearn_learning_rate: of the attacker.
     bits: of quantised weights.
@@ -64,6 +66,7 @@ class Recipe(NamedTuple):
   alpha: float = 16.0
   pattern: str = "(q|k|v|o|gate|up|down)_proj"
   threshold: float = 0.3
+  beta: float = 1.0
   relearn_steps: tuple[int, ...] = (5, 10, 20)
   relearn_learning_rate: float = 1e-3
   bits: tuple[int, ...] = (8, 4, 3)
@@ -211,6 +214,8 @@ class Study:
     }
     if method == "lune":
       given["threshold"] = recipe.threshold
+    if method in ("npo", "dpo"):
+      given["beta"] = recipe.beta
     if method == "rmu":
       middle = transformer.features(
         self.config, (self.config.num_layers + 1) // 2
