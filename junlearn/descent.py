@@ -92,6 +92,7 @@ def gradient_descent(
   view = view or full()
   home = _home(layout)
   shares = home.shares if home else 1
+  place = home.place if home else lambda state: state
   if batch_size % (microbatches * shares):
     raise ValueError(
       f"batch_size is {batch_size}; it must be a multiple of "
@@ -111,7 +112,7 @@ def gradient_descent(
       if examples is not None
     }
     keys = jax.random.split(stage_key(key, "steps"), num_steps)
-    params = home.place(params) if home else params
+    params = place(params)
     state = State(params, optimizer.init(view.split(params)[0]))
     return state, {"rows": rows, "key": keys}
 
@@ -140,6 +141,8 @@ def gradient_descent(
     gradients = _side_by_side(gradients, shares, view)
 
   def step(state, x, data):
+    # At both ends, so that neither a loop's carry nor its result moves.
+    state = place(state)
     free, fixed = view.split(state.params)
     (grads, info), fixed = gradients(x["key"], x["rows"], free, fixed, data)
     if view.must_move:
@@ -147,8 +150,7 @@ def gradient_descent(
       info["gradient_norm"] = jnp.where(norm == 0, jnp.nan, norm)
     updates, optimizer_state = optimizer.update(grads, state.optimizer, free)
     params = view.merge(optax.apply_updates(free, updates), fixed)
-    state = State(params, optimizer_state)
-    return home.place(state) if home else state, info
+    return place(State(params, optimizer_state)), info
 
   return Descent(init, step)
 

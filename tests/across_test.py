@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from junlearn.across import AXES, across, fastest, gather
+from junlearn.across import AXES, across, fastest, gather, share
 
 KEYS = jax.random.split(jax.random.key(0), 8)
 MATRICES = jnp.arange(32.0).reshape(8, 2, 2) / 32
@@ -167,6 +167,34 @@ def test_without_collectives_the_axes_have_no_names():
 def test_members_that_run_one_by_one_cannot_talk():
   with pytest.raises(ValueError, match="backend is 'map'"):
     across(jnp.square, backend="map", collective=True)
+
+
+@pytest.mark.parametrize("jit", [lambda f: f, jax.jit])
+def test_devices_share_one_piece_of_work(jit):
+  rows = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+
+  @share
+  def mean_gradient(device, w, rows):
+    own = rows.reshape(4, 2, 3)[device]
+    gradient = jax.grad(lambda w: jnp.mean(jnp.square(own @ w)))(w)
+    return jax.lax.pmean({"g": gradient, "d": device.astype(w.dtype)}, AXES[0])
+
+  w = jnp.array([1.0, -2.0, 0.5])
+  result = jit(mean_gradient)(w, rows)
+  expected = 2 * rows.T @ (rows @ np.asarray(w)) / 8
+  np.testing.assert_allclose(result["g"], expected, rtol=1e-5)
+  assert result["d"] == 1.5
+  assert len(result["g"].sharding.device_set) == 4
+  # What is returned can be given again, in a scan as well.
+  walked = jax.jit(
+    lambda w: jax.lax.scan(
+      lambda w, _: (w - 0.1 * mean_gradient(w, rows)["g"], None), w, length=3
+    )[0]
+  )(w)
+  by_hand = np.asarray(w)
+  for _ in range(3):
+    by_hand = by_hand - 0.1 * 2 * rows.T @ (rows @ by_hand) / 8
+  np.testing.assert_allclose(walked, by_hand, rtol=1e-4)
 
 
 _PROCESS = """

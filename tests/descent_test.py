@@ -7,7 +7,7 @@ import optax
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from junlearn import batch, loop
+from junlearn import batch, loop, view
 from junlearn.descent import (
   descend,
   gradient_descent,
@@ -278,11 +278,190 @@ def test_a_jitted_transform_is_traced_once():
   assert len(traces) == first > 0
 
 
+TWO_PARTS = Request(FORGET, RETAIN)
+MOMENTUM = optax.sgd(0.05, momentum=0.9)
+
+
+def in_pieces(objective, make_loop=loop.scan, num_steps=7, **options):
+  transform = descend(
+    objective,
+    MOMENTUM,
+    num_steps=num_steps,
+    batch_size=8,
+    loop=make_loop(),
+    **options,
+  )
+  return lambda params: transform(KEY, params, TWO_PARTS)
+
+
+@pytest.mark.parametrize("make_loop", [loop.scan, loop.host])
+@pytest.mark.parametrize(
+  "options",
+  [
+    {"microbatches": 4},
+    {"layout": "replicated"},
+    {"layout": "replicated", "microbatches": 2},
+  ],
+  ids=str,
+)
+def test_a_batch_in_pieces_is_the_whole_batch(options, make_loop):
+  objective = weighted(squared, retain=1.0, forget=-0.3)
+  whole = in_pieces(objective)(START)
+  pieces = in_pieces(objective, make_loop, **options)(START)
+  np.testing.assert_allclose(pieces.params, whole.params, rtol=1e-5)
+  assert pieces.params.dtype == whole.params.dtype
+  for name, values in whole.info["steps"].items():
+    np.testing.assert_allclose(
+      pieces.info["steps"][name], values, rtol=1e-5, atol=1e-6, err_msg=name
+    )
+  assert bool(pieces.info["finite"])
+
+
+def drawn(num_steps):
+  """The targets that the steps read, `[num_steps, 8]`."""
+  rows = batch.indices(
+    stage_key(KEY, "retain"), RETAIN, num_steps=num_steps, batch_size=8
+  )
+  return TARGETS[np.asarray(rows)]
+
+
+@pytest.mark.parametrize(
+  ("options", "share"),
+  [({"microbatches": 4}, 1), ({"layout": "replicated"}, 1 / 4)],
+  ids=["microbatches", "replicated"],
+)
+def test_state_is_carried_through_microbatches_and_averaged_over_devices(
+  options, share
+):
+  def objective(params, batch, *, reference, key):
+    del reference, key
+    total = params["state"]["total"] + jnp.sum(batch.retain["target"])
+    rows = params["state"]["rows"] + batch.retain["target"].shape[0]
+    loss = jnp.mean(jnp.square(params["params"]["w"] - 1))
+    state = {"total": total, "rows": rows}
+    return loss, ({**params, "state": state}, {"total": total})
+
+  start = {
+    "params": {"w": START},
+    "state": {"total": jnp.float32(0), "rows": jnp.int32(0)},
+  }
+  result = in_pieces(objective, **options)(start)
+  sums = drawn(7).sum(axis=1)
+  np.testing.assert_allclose(
+    result.params["state"]["total"], sums.sum() * share, rtol=1e-4
+  )
+  # Counts are not averaged: each device has counted its own rows.
+  assert result.params["state"]["rows"] == int(7 * 8 * share)
+
+
+@pytest.mark.parametrize(
+  "options", [{"microbatches": 4}, {"layout": "replicated"}], ids=str
+)
+def test_every_piece_has_its_own_key(options):
+  def noisy(params, batch, *, reference, key):
+    del batch, reference
+    draw = jax.random.uniform(key)
+    terms = {"draw": draw, "square": draw**2}
+    return jnp.sum(params) * 0, (params, terms)
+
+  steps = in_pieces(noisy, num_steps=50, **options)(START).info["steps"]
+  variance = steps["square"] - steps["draw"] ** 2
+  assert np.all(variance > 1e-3)  # pieces differ within each step
+  assert len(np.unique(steps["draw"])) == 50
+
+
+def test_pieces_are_summed_in_single_precision():
+  # In bfloat16 256 + 1 is 256: the mean of the eight would be 32.
+  values = np.array([256] + [1] * 7, np.float32)
+
+  def linear(params, examples, key=None):
+    del key
+    scale = examples["value"].astype(params.dtype)
+    return scale * params, params
+
+  descent = gradient_descent(
+    weighted(linear, retain=1.0),
+    optax.sgd(1.0),
+    num_steps=1,
+    batch_size=8,
+    microbatches=8,
+  )
+  params = (
+    run(descent)(KEY, jnp.bfloat16(0), Request(None, {"value": values}))
+  ).params
+  assert params.dtype == jnp.bfloat16
+  assert params == -jnp.bfloat16(263 / 8)
+
+
+def test_microbatches_hold_less_and_sums_are_of_what_is_free_alone():
+  width, rows = 256, 64
+
+  def loss(params, examples, key=None):
+    del key
+    hidden = jnp.tanh(examples["input"] @ params["base"])
+    return jnp.square(hidden @ params["head"]), params
+
+  params = {"base": jnp.ones((width, width)), "head": jnp.ones(width)}
+  request = Request(None, {"input": jnp.ones((rows, width))})
+
+  def temporary_bytes(microbatches, pattern):
+    descent = gradient_descent(
+      weighted(loss, retain=1.0),
+      optax.sgd(0.1),
+      num_steps=1,
+      batch_size=rows,
+      view=view.only(pattern),
+      microbatches=microbatches,
+    )
+    state, xs = descent.init(KEY, params, request)
+    step = jax.jit(descent.step).lower(
+      state, jax.tree.map(lambda x: x[0], xs), (request, params)
+    )
+    return step.compile().memory_analysis().temp_size_in_bytes
+
+  whole, pieces = (temporary_bytes(k, "head") for k in (1, 8))
+  assert pieces < whole / 4
+  assert pieces < params["base"].nbytes / 4
+  assert temporary_bytes(8, "") > params["base"].nbytes
+
+
+def test_adapters_that_do_not_move_are_seen_in_pieces_too():
+  still = weighted(lambda params, examples, key=None: (
+    examples["target"] + 0 * jnp.sum(params), params
+  ), retain=1.0)  # fmt: skip
+  must_move = view.full()._replace(must_move=True)
+  for options in ({"microbatches": 2}, {"layout": "replicated"}):
+    result = in_pieces(still, view=must_move, **options)(START)
+    assert np.all(np.isnan(result.info["steps"]["gradient_norm"]))
+    assert not bool(result.info["finite"])
+
+
 @pytest.mark.parametrize(
   ("kwargs", "message"),
   [
     ({"num_steps": -1, "batch_size": 1}, "num_steps is -1"),
     ({"num_steps": 1, "batch_size": 0}, "batch_size is 0"),
+    (
+      {"num_steps": 1, "batch_size": 4, "microbatches": 0},
+      "microbatches is 0",
+    ),
+    (
+      {"num_steps": 1, "batch_size": 6, "microbatches": 4},
+      "batch_size is 6; it must be a multiple of 4",
+    ),
+    (
+      {
+        "num_steps": 1,
+        "batch_size": 12,
+        "microbatches": 2,
+        "layout": "replicated",
+      },
+      "batch_size is 12; it must be a multiple of 8",
+    ),
+    (
+      {"num_steps": 1, "batch_size": 4, "layout": "pmap"},
+      "layout is 'pmap'",
+    ),
   ],
 )
 def test_wrong_configuration_is_named(kwargs, message):
