@@ -127,7 +127,7 @@ _NUMBERS = [
     ("alpha", "Adapters are scaled by alpha / rank."),
     ("relearn_learning_rate", "Of the attacker who relearns."),
     ("threshold", "p(answer) at which LUNE stops."),
-    ("beta", "Of NPO and DPO: the longer the answers, the smaller."),
+    ("beta", "Of NPO: the longer the answers, the smaller."),
   )
 ]
 _PATTERN = flags.DEFINE_string(

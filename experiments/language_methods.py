@@ -76,8 +76,17 @@ METHODS: Mapping[str, Method] = {
   "npo": Method(npo.transform, {"full": 1e-3, "lora": 1e-3}),
   "simnpo": Method(simnpo.transform, {"full": 1e-3, "lora": 1e-3}),
   "idk": Method(idk.transform, {"full": 1e-3, "lora": 1e-3}, answers="refusal"),
-  "dpo": Method(dpo.transform, {"full": 1e-3, "lora": 1e-3}, answers="refusal"),
-  "rmu": Method(rmu.transform, {"full": 1e-3, "lora": 1e-3}),
+  "dpo": Method(
+    dpo.transform,
+    {"full": 1e-3, "lora": 1e-3},
+    answers="refusal",
+    options={"beta": 0.1},
+  ),
+  "rmu": Method(
+    rmu.transform,
+    {"full": 1e-3, "lora": 1e-3},
+    options={"coefficient": 50.0, "alpha": 10.0},
+  ),
   "undial": Method(
     undial.transform, {"lora": 1e-3, "full": 1e-3}, needs_retain=False
   ),
@@ -85,7 +94,7 @@ METHODS: Mapping[str, Method] = {
   "satimp": Method(
     weighted_ascent.transform,
     {"full": 1e-3, "lora": 1e-3},
-    options={"exponent": 5.0, "complement": 1.0, "gamma": 0.1},
+    options={"exponent": 5.0, "complement": 1.0, "gamma": 1.0},
   ),
   "task_vector": Method(
     task_vector.transform,

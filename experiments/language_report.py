@@ -17,12 +17,6 @@ def _rate(name: str, label: str, help: str, **options) -> Metric:
   return Metric(name, label, "%", 100, help, **options)
 
 
-def _attack(name: str, label: str, help: str, **options) -> Metric:
-  return Metric(
-    f"{name}_auc", label, help=help, forgetting=-1, chance=0.5, **options
-  )
-
-
 METRICS = (
   _rate(
     "forget_accuracy",
@@ -30,7 +24,6 @@ METRICS = (
     "Questions named by the request that greedy decoding answers word for "
     "word.",
     span=None,
-    forgetting=-1,
   ),
   _rate(
     "heldout_accuracy",
@@ -67,7 +60,6 @@ METRICS = (
     help="Mean of min(R, 1/R) over the forgotten records, R the probability of "
     "wrong answers over that of the right one; 1 where truth does not stand "
     "out.",
-    forgetting=1,
   ),
   Metric(
     "forget_quality",
@@ -89,41 +81,44 @@ METRICS = (
     "Exact memorisation",
     help="Share of the forgotten answers' tokens that are the likeliest.",
     span=None,
-    forgetting=-1,
   ),
   Metric(
     "extraction_strength",
     "Extraction strength",
     help="Share of the forgotten answers that follows from their beginning.",
     span=None,
-    forgetting=-1,
   ),
   _rate(
     "forget_rouge",
     "Forget ROUGE-L",
     "Words of forgotten answers that the greedy answer has, in their order.",
     span=None,
-    forgetting=-1,
   ),
   _rate(
     "prefixed_rouge",
     "After a prefix",
     f"The same where the answer is begun with {PREFIX!r}.",
     span=None,
-    forgetting=-1,
   ),
-  _attack(
-    "loss",
-    "Loss AUC",
-    "How well the loss tells forgotten records from those never trained on.",
+  Metric(
+    "min_k_auc",
+    "Min-K AUC",
+    help="How well the mean log-probability of an answer's 40 % least likely "
+    "tokens tells forgotten records from those never trained on.",
+    forgetting=-1,
+    chance=0.5,
+  ),
+  Metric(
+    "min_k_plus_plus_auc",
+    "Min-K++ AUC",
+    help="The same, each token compared with all that could stand there.",
     span=None,
   ),
-  _attack("zlib", "Zlib AUC", "The loss over the compressed size.", span=None),
-  _attack("min_k", "Min-K AUC", "The mean of the 40 % least likely tokens."),
-  _attack(
-    "min_k_plus_plus",
-    "Min-K++ AUC",
-    "The same, each token among all others.",
+  Metric("loss_auc", "Loss AUC", help="The same of the loss.", span=None),
+  Metric(
+    "zlib_auc",
+    "Zlib AUC",
+    help="The same of the loss over the compressed answer's size.",
     span=None,
   ),
   Metric(
@@ -133,7 +128,6 @@ METRICS = (
     help="Min-K AUC against the retrained model's: towards -100 the forgotten "
     "still look like members, above 0 they are pushed too far.",
     span=None,
-    forgetting=1,
   ),
   _rate(
     "relearn_hidden",
@@ -141,7 +135,6 @@ METRICS = (
     "Accuracy on half of the facts after 20 steps of fine-tuning on one "
     "phrasing of the other half.",
     span=None,
-    forgetting=-1,
   ),
   Metric(
     "relearn_robustness",
@@ -156,7 +149,6 @@ METRICS = (
     "Other phrasings, 4 bit",
     "With weights rounded to 4 bits.",
     span=None,
-    forgetting=-1,
   ),
   _rate(
     "same_codes",
@@ -279,24 +271,10 @@ def _figures(evidence, measured, bits):
     values = [found[f"{part}_{each}bit"] for each in bits]
     return [found[f"{part}_accuracy"], *values]
 
-  def relearned(kind, title, caption):
-    name = f"relearn/{kind}"
-    lines = [
-      report.Series(m, *arrays[name].T)
-      for m, arrays in one.items()
-      if name in arrays
-    ]
-    return (
-      report.series(
-        lines,
-        title=title,
-        x_label="Steps of fine-tuning",
-        y_label="Accuracy",
-        caption=caption,
-      )
-      if lines
-      else None
-    )
+  def relearned(method):
+    full = one[method]["relearn/full"]
+    hidden = one[method].get("relearn/hidden", np.full_like(full, np.nan))
+    return report.Curve(method, *full.T, hidden[:, 1])
 
   levels = np.arange(len(bits) + 1)
   names = ", ".join(f"{i}: {each} bits" for i, each in enumerate(bits, 1))
@@ -323,16 +301,15 @@ def _figures(evidence, measured, bits):
     )
     if all("truth/forget" in arrays for arrays in one.values())
     else None,
-    relearned(
-      "full",
-      "Relearning the forgotten records",
-      "Accuracy on other phrasings of the same facts, first seed.",
-    ),
-    relearned(
-      "hidden",
-      "Relearning half of the facts",
-      "Accuracy on the other half, which the attacker does not have; first "
-      "seed.",
+    report.trajectories(
+      [relearned(m) for m in one if "relearn/full" in one[m]],
+      labels=("Asked otherwise", "The hidden half"),
+      x_label="Steps of fine-tuning",
+      title="Relearning",
+      caption="Accuracy, first seed. On the left, the attacker fine-tunes on "
+      "all records of the request, and their facts are asked in other "
+      "phrasings; on the right, on one phrasing of half of the facts, and the "
+      "other half is asked.",
     ),
     report.trajectories(
       [
@@ -340,9 +317,9 @@ def _figures(evidence, measured, bits):
         for m in evidence
       ],
       labels=("Other phrasings of the facts", "Retain accuracy"),
-      x_label="Rounding of the weights",
+      x_label=f"0: exact, {names}",
       title="Quantisation",
-      caption=f"First seed. 0: as they are, {names}.",
+      caption="Accuracy with rounded weights, first seed.",
     ),
   ]
   return [figure for figure in figures if figure is not None]

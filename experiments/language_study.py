@@ -46,8 +46,8 @@ class Recipe(NamedTuple):
     alpha: of the same; adapters are scaled by `alpha / rank`.
     pattern: regular expression of the modules that get adapters.
     threshold: p(answer) at which LUNE stops, a geometric mean over tokens.
-    beta: of NPO and DPO, which compare answers as a whole: 1 suits a few
-      tokens, 0.1 some 40.
+    beta: of NPO, which compares answers as a whole: 1 suits a few tokens, 0.1
+      some 40.
     relearn_steps: at which an attacker who relearns is measured.
     relearn_learning_rate: of the attacker.
     bits: of quantised weights.
@@ -57,7 +57,7 @@ class Recipe(NamedTuple):
   intermediate_size: int = 176
   num_layers: int = 3
   num_heads: int = 4
-  steps: int = 1200
+  steps: int = 800
   learning_rate: float = 3e-3
   batch_size: int = 64
   unlearn_steps: int = 60
@@ -65,10 +65,10 @@ class Recipe(NamedTuple):
   rank: int = 8
   alpha: float = 16.0
   pattern: str = "(q|k|v|o|gate|up|down)_proj"
-  threshold: float = 0.3
+  threshold: float = 0.1
   beta: float = 1.0
   relearn_steps: tuple[int, ...] = (5, 10, 20)
-  relearn_learning_rate: float = 1e-3
+  relearn_learning_rate: float = 3e-4
   bits: tuple[int, ...] = (8, 4, 3)
 
 
@@ -214,7 +214,7 @@ class Study:
     }
     if method == "lune":
       given["threshold"] = recipe.threshold
-    if method in ("npo", "dpo"):
+    if method == "npo":
       given["beta"] = recipe.beta
     if method == "rmu":
       middle = transformer.features(
