@@ -13,12 +13,18 @@ from collections.abc import Sequence
 from absl import flags
 
 from experiments import harness
-from experiments.claims import amun, dfl_certified, ferrari
+from experiments.claims import amun, dfl_certified, ferrari, llm_baselines, lune
 from experiments.claims.claim import Claim
 from experiments.workdir import Workdir
 
 # Each module has `run(workdir, seeds)` and its own flags.
-_SYSTEMS = {"amun": amun, "dfl_certified": dfl_certified, "ferrari": ferrari}
+_SYSTEMS = {
+  "amun": amun,
+  "dfl_certified": dfl_certified,
+  "ferrari": ferrari,
+  "llm_baselines": llm_baselines,
+  "lune": lune,
+}
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/claims", "Folder of the run; continued if begun."
