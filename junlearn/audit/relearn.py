@@ -29,8 +29,8 @@ from junlearn.descent import gradient_descent
 from junlearn.loop import Loop, host
 from junlearn.loss import Loss
 from junlearn.objective import weighted
+from junlearn.sharding import beside
 from junlearn.transform import Request
-from junlearn.view import View
 
 Examples = Mapping[str, Any]
 
@@ -71,8 +71,8 @@ def relearn(
   *,
   steps: Sequence[int] = (5, 10, 20),
   batch_size: int,
-  view: View | None = None,
   loop: Loop | None = None,
+  **options: Any,
 ) -> Attack:
   """Training on the attacker's examples, measured on the way.
 
@@ -86,9 +86,10 @@ def relearn(
     steps: when to measure, increasing, at least 1; before the first step it is
       always measured.
     batch_size: examples a step, at least 1.
-    view: which leaves the attacker trains; None means `view.full()`.
     loop: without a checkpoint; None means `loop.host()`, which raises
       NonFiniteError where the attack diverges.
+    **options: `view` (the leaves that the attacker trains), `microbatches` and
+      `layout` of `descent.gradient_descent`.
 
   Raises:
     ValueError: if `steps` is empty or not increasing from 1 on, or
@@ -104,17 +105,18 @@ def relearn(
     optimizer,
     num_steps=steps[-1],
     batch_size=batch_size,
-    view=view,
+    **options,
   )
   loop = loop or host()
 
   def attack(key, params, examples, measure):
     request = Request(None, jax.tree.map(jnp.asarray, examples))
     state, xs = descent.init(key, params, request)
-    values = [measure(params)]
+    data = beside(state.params, request), state.params
+    values = [measure(state.params)]
     for start, stop in itertools.pairwise(steps):
       part = tree.take(xs, slice(start, stop))
-      state, _ = loop(descent.step, state, part, (request, params))
+      state, _ = loop(descent.step, state, part, data)
       values.append(measure(state.params))
     return Curve(steps, tuple(values), state.params)
 

@@ -10,7 +10,10 @@ import pytest
 
 from junlearn import loop, view
 from junlearn.audit import relearn
+from junlearn.descent import descend
 from junlearn.loss import cross_entropy
+from junlearn.objective import weighted
+from junlearn.transform import Request
 from tests import problems
 
 KEY = jax.random.key(5)
@@ -54,6 +57,31 @@ def test_the_curve_is_one_gradient_descent_seen_on_the_way(make_loop):
     np.testing.assert_allclose(value["b"], path[step][1], rtol=1e-5)
   np.testing.assert_array_equal(curve.params["w"], curve.values[-1]["w"])
   np.testing.assert_array_equal(START["w"], [0.5, -0.5])  # was not donated
+
+
+def test_stops_to_measure_change_nothing():
+  options = {"batch_size": 4}
+  curve = relearn.relearn(squared, optax.sgd(0.2), steps=(3, 8), **options)(
+    KEY, START, FACTS, lambda _: None
+  )
+  straight = descend(
+    weighted(squared, retain=1.0), optax.sgd(0.2), num_steps=8, **options
+  )(KEY, START, Request(None, FACTS))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5),
+    curve.params,
+    straight.params,
+  )
+
+
+def test_the_attacker_may_use_all_devices():
+  attacks = full_batch((2, 5)), full_batch((2, 5), layout="replicated")
+  one, many = (attack(KEY, START, FACTS, jax.device_get) for attack in attacks)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5),
+    many.values,
+    one.values,
+  )
 
 
 def test_the_attacker_may_train_some_leaves_alone():
