@@ -32,7 +32,7 @@ from flax import linen as nn
 from junlearn import tree
 from junlearn.language import Decoder
 from junlearn.model import Model
-from junlearn.nn import rope
+from junlearn.nn import block, rope
 from junlearn.nn.rope import Llama3Scaling as Llama3Scaling
 from junlearn.nn.transformer_config import CONFIGS as CONFIGS
 from junlearn.nn.transformer_config import Config as Config
@@ -73,6 +73,7 @@ def model(config: Config) -> Model:
   return Model(jax.jit(init), apply)
 
 
+@functools.cache
 def features(config: Config, layer: int) -> Callable[[Any, Any], jax.Array]:
   """The residual stream after a block; later blocks are not computed.
 
@@ -235,24 +236,24 @@ class Transformer(nn.Module):
       embedding_init=nn.initializers.normal(config.hidden_size**-0.5),
     )
     # Within a scan, common subexpressions cannot undo the recomputation.
-    block = (
-      nn.remat(_Block, prevent_cse=not config.scan_layers)
+    one = (
+      nn.remat(block.Block, prevent_cse=not config.scan_layers)
       if config.remat
-      else _Block
+      else block.Block
     )
     if config.scan_layers:
       self.layers = nn.scan(
-        block,
+        one,
         variable_axes={"params": 0, "lora": 0},
         split_rngs={"params": True},
         in_axes=(nn.broadcast, nn.broadcast, 0, nn.broadcast),
         length=depth,
       )(config)
     else:
-      self.layers = [block(config) for _ in range(depth)]
-    self.norm = _Norm(config)
+      self.layers = [one(config) for _ in range(depth)]
+    self.norm = block.Norm(config)
     if not config.tie_embeddings:
-      self.lm_head = _dense(config, config.vocab_size)
+      self.lm_head = block.dense(config, config.vocab_size)
 
   def __call__(self, inputs: Any) -> jax.Array:
     """Logits `[n, length, vocabulary]`."""
@@ -295,8 +296,7 @@ class Transformer(nn.Module):
       config.rope_scaling,
       config.wide_dtype,
     )
-    # All tokens below one another: the gradient of a dense map is then one
-    # product; with three axes XLA on CPU takes twice as long for it.
+    # Dense maps read the tokens of all rows below one another, see `block`.
     x = self.embed_tokens(tokens.reshape(-1))
     past = None if cache is None else (cache.k, cache.v)
     x, new = self._blocks(x, angles, bias, past, start)
@@ -315,8 +315,8 @@ class Transformer(nn.Module):
         return x, past
       return self.layers(x, angles, bias, past, start)
     new = []
-    for i, block in enumerate(self.layers):
-      x, part = block(x, angles, bias, tree.take(past, i), start)
+    for i, layer in enumerate(self.layers):
+      x, part = layer(x, angles, bias, tree.take(past, i), start)
       new.append(part)
     return x, tree.stack(new) if past is not None else None
 
@@ -326,106 +326,6 @@ class Transformer(nn.Module):
     tied = self.config.tie_embeddings
     logits = self.embed_tokens.attend(x) if tied else self.lm_head(x)
     return logits.astype(self.config.wide_dtype).reshape(*shape, -1)
-
-
-class _Block(nn.Module):
-  config: Config
-
-  @nn.compact
-  def __call__(self, x, angles, bias, past, start):
-    config = self.config
-    y = _Norm(config, name="input_layernorm")(x)
-    y, new = _Attention(config, name="self_attn")(y, angles, bias, past, start)
-    x = x + y
-    y = _Norm(config, name="post_attention_layernorm")(x)
-    return x + _MLP(config, name="mlp")(y), new
-
-
-class _Attention(nn.Module):
-  config: Config
-
-  @nn.compact
-  def __call__(self, x, angles, bias, past, start):
-    config = self.config
-
-    def project(name, heads):
-      y = _dense(
-        config,
-        heads * config.size_of_head,
-        name=name,
-        use_bias=config.attention_bias,
-      )(x)
-      return y.reshape(-1, bias.shape[1], heads, config.size_of_head)
-
-    q = rope.rotate(project("q_proj", config.num_heads), angles)
-    k = rope.rotate(project("k_proj", config.num_kv_heads), angles)
-    v = project("v_proj", config.num_kv_heads)
-    new = None
-    if past is not None:
-      new = k, v
-      k, v = (
-        jax.lax.dynamic_update_slice_in_dim(old, part, start, axis=1)
-        for old, part in zip(past, new, strict=True)
-      )
-    y = _attend(q, k, v, bias).reshape(len(x), -1)
-    return _dense(config, config.hidden_size, name="o_proj")(y), new
-
-
-def _attend(q, k, v, bias):
-  """Each query's mean of values `[n, t, heads * head_dim]`.
-
-  Heads of one group share keys and values, which are not repeated. As fast on
-  CPU as `jax.nn.dot_product_attention` or faster, whose dtypes are not strict.
-  """
-  n, t, heads, size = q.shape
-  k, v = (x.swapaxes(1, 2) for x in (k, v))
-  q = q.swapaxes(1, 2).reshape(n, k.shape[1], -1, t, size)
-  scores = jnp.einsum(
-    "ngrtd,ngsd->ngrts", q, k, preferred_element_type=bias.dtype
-  )
-  scores = scores * size**-0.5 + bias[:, None, None]
-  weights = jax.nn.softmax(scores).astype(v.dtype)
-  y = jnp.einsum("ngrts,ngsd->ngrtd", weights, v)
-  return y.reshape(n, heads, t, size).swapaxes(1, 2)
-
-
-class _MLP(nn.Module):
-  config: Config
-
-  @nn.compact
-  def __call__(self, x):
-    config = self.config
-    gate = _dense(config, config.intermediate_size, name="gate_proj")(x)
-    up = _dense(config, config.intermediate_size, name="up_proj")(x)
-    y = jax.nn.silu(gate) * up
-    return _dense(config, config.hidden_size, name="down_proj")(y)
-
-
-class _Norm(nn.Module):
-  """`x / sqrt(mean(x^2) + eps) * scale`; linen's own mixes dtypes."""
-
-  config: Config
-
-  @nn.compact
-  def __call__(self, x):
-    config = self.config
-    scale = self.param(
-      "scale", nn.initializers.ones, x.shape[-1:], config.param_dtype
-    )
-    wide = x.astype(config.wide_dtype)
-    square = jnp.mean(wide * wide, axis=-1, keepdims=True)
-    y = wide * jax.lax.rsqrt(square + config.rms_norm_eps)
-    return (y * scale.astype(y.dtype)).astype(x.dtype)
-
-
-def _dense(config, size, *, use_bias=False, name=None):
-  return nn.Dense(
-    size,
-    use_bias=use_bias,
-    dtype=config.dtype,
-    param_dtype=config.param_dtype,
-    name=name,
-  )
 
 
 def _parts(inputs, start):
