@@ -32,8 +32,17 @@ def test_own_model_program():
   assert confidence["unlearned", "retain"] > 0.9
 
 
+def test_language_program():
+  found = {(name, part): float(p) for name, part, p in run(1)}
+  assert len(found) == 6
+  # The facts lose their probability, the others keep most of it.
+  assert found["original", "forget"] > 0.9
+  assert found["unlearned", "forget"] < 0.2
+  assert found["unlearned", "retain"] > found["unlearned", "forget"] + 0.4
+
+
 def test_certified_program():
-  ((certified, distance, sigma),) = run(1)
+  ((certified, distance, sigma),) = run(2)
   assert certified == "True"
   assert 0 < float(distance) <= 1e-6
   # The classical formula is above the exact one, at a distance of 2e-6.
