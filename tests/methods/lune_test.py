@@ -63,21 +63,23 @@ def test_stops_once_the_true_answers_are_unlikely(make_loop):
   start = learned()
   assert confidence(start) > 0.8
   options = {"start": start, "rate": 0.3}
-  result = descend(num_steps=40, every=2, loop=make_loop(), **options)
+  result = descend(num_steps=40, every=4, loop=make_loop(), **options)
   steps = result.info["steps"]
   taken = int(steps["taken"][-1])
-  assert 2 < taken < 40
-  assert taken % 2 == 0
+  assert 4 < taken < 40
+  assert taken % 4 == 0
   np.testing.assert_array_equal(
     steps["taken"], np.minimum(np.arange(1, 41), taken)
   )
-  # It is the plain descent of as many steps, and two fewer are not enough.
-  short, shorter = (
+  # It is the plain descent of as many steps: the look before came too early,
+  # and the threshold was passed between the two.
+  before, between, short = (
     descend(threshold=None, num_steps=n, **options).params
-    for n in (taken, taken - 2)
+    for n in (taken - 4, taken - 1, taken)
   )
   text.assert_close(result.params, short)
-  assert confidence(short) < 0.1 <= confidence(shorter)
+  assert confidence(before) >= 0.1
+  assert max(confidence(between), confidence(short)) < 0.1
   np.testing.assert_allclose(steps["now"][-1], confidence(short), rtol=1e-4)
 
 

@@ -1,12 +1,14 @@
 """Distillation from adjusted logits, in NumPy."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
 from junlearn import language
 from junlearn.methods import undial
+from junlearn.model import from_function
 from tests import problems, text
 
 
@@ -47,6 +49,26 @@ def test_both_losses_of_two_steps(all_positions):
     rtol=1e-5,
   )
   assert steps["loss"][1] < steps["loss"][0]
+
+
+def test_the_released_label_counts_from_the_end_of_the_vocabulary():
+  """Token 3 of 103 is lowered where there is no answer: the loss feels it."""
+  model = from_function(lambda params, tokens: params[tokens])
+  params = jax.random.normal(text.KEY, (103, 103))
+  examples = {
+    "input": jnp.array([[5, 7, 9]]),
+    "mask": jnp.array([[False, False, True]]),
+  }
+  loss = undial.distillation(model, beta=2.0, all_positions=True)
+  found, _ = loss(params, params, examples)
+  z = np.asarray(params, np.float64)[[5, 7]]
+  lowered = z - 2.0 * np.eye(103)[[3, 9]]
+  each = -(softmax(lowered, axis=1) * log_softmax(z, axis=1)).sum(axis=1)
+  np.testing.assert_allclose(found, [each.mean()], rtol=1e-6)
+  plain = undial.distillation(model, beta=2.0)
+  np.testing.assert_allclose(
+    plain(params, params, examples)[0], each[1:], rtol=1e-6
+  )
 
 
 def test_without_adjustment_the_start_is_the_optimum():
