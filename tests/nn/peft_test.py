@@ -49,8 +49,8 @@ def assert_equal(left, right):
 @pytest.fixture
 def llama(tmp_path):
   """The model as transformers reads it."""
-  import transformers
-
+  pytest.importorskip("peft")
+  transformers = pytest.importorskip("transformers")
   folder = tmp_path / "base"
   pretrained.save(folder, CONFIG, base())
   return transformers.LlamaForCausalLM.from_pretrained(folder)
