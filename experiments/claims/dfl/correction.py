@@ -5,7 +5,7 @@ import numpy as np
 
 from experiments.claims.dfl.federation import corrector
 from experiments.claims.dfl.problem import Cases, Measured, claim, distance
-from experiments.claims.dfl.table import table
+from experiments.claims.table import table
 
 _FRACTIONS = 0.5 ** np.arange(5)
 

@@ -13,7 +13,7 @@ from experiments.claims.dfl.effort import (
 from experiments.claims.dfl.federation import corrector
 from experiments.claims.dfl.mechanism import releaser
 from experiments.claims.dfl.problem import Cases, Measured, claim
-from experiments.claims.dfl.table import table
+from experiments.claims.table import table
 
 _FINE = 1e-8  # |X - T(X)|, the second residual
 

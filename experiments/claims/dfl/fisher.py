@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.claims.dfl.federation import HEADS, Head, features
 from experiments.claims.dfl.problem import Measured, claim, distance
-from experiments.claims.dfl.table import table
+from experiments.claims.table import table
 from junlearn import objective
 from junlearn.curvature import (
   conjugate_gradient,

@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.claims.dfl.federation import CLIENTS
 from experiments.claims.dfl.problem import Measured, claim, clients_of
-from experiments.claims.dfl.table import table
+from experiments.claims.table import table
 from junlearn import nn
 from junlearn.across import across
 from junlearn.audit import membership

@@ -15,7 +15,7 @@ from experiments.claims.dfl.problem import (
   distance,
   graphs,
 )
-from experiments.claims.dfl.table import table
+from experiments.claims.table import table
 from junlearn.across import across
 from junlearn.clients import gossip, influence, rounds, topology
 

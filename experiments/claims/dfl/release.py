@@ -22,7 +22,7 @@ from experiments.claims.dfl.problem import (
   claim,
   distance,
 )
-from experiments.claims.dfl.table import table
+from experiments.claims.table import table
 from junlearn.certify import noise
 
 _ROUNDING = 1e-6  # of certificates, and what the worst model stays within

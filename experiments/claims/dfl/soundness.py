@@ -31,7 +31,7 @@ from experiments.claims.dfl.problem import (
   records_of,
   size_of,
 )
-from experiments.claims.dfl.table import table
+from experiments.claims.table import table
 from experiments.workdir import Workdir
 from junlearn.certify import bounds, calibrate
 from junlearn.clients import data, topology
