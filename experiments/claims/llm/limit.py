@@ -18,7 +18,7 @@ from experiments.claims.table import table
 from junlearn import language
 from junlearn.methods import npo
 
-_BETAS = (10.0, 1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)
+_BETAS = (1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)
 _LEAST = min(_BETAS)
 
 
