@@ -24,6 +24,7 @@ from experiments.language_tasks import Corpus, Task
 from experiments.meter import Meter
 from experiments.session import Outcome, Session
 from experiments.workdir import Workdir
+from junlearn import sharding
 from junlearn.data import text, tokenizer
 from junlearn.nn import pretrained
 
@@ -110,6 +111,7 @@ _SIZES = [
     ("num_heads", "its attention, how many"),
     ("batch_size", "training: records a step"),
     ("unlearn_batch_size", "unlearning: records of each part a step"),
+    ("microbatches", "a batch, how many, where it does not fit at once"),
     ("rank", "adapters"),
   )
 ]
@@ -139,6 +141,12 @@ _LEARNING_RATES = flags.DEFINE_list(
   "Learning rates of methods, as lune=0.001,npo=0.0003.",
 )
 
+_MESH = flags.DEFINE_string(
+  "mesh",
+  None,
+  "Divides params and batches over all devices, as data=2,fsdp=4.",
+)
+
 flags.mark_flags_as_mutual_exclusive([_AUTHORS, _QUESTIONS])
 flags.adopt_module_key_flags(harness)
 
@@ -152,10 +160,14 @@ def main(arguments: Sequence[str]) -> None:
     pattern=_PATTERN.value,
     **{flag.name: flag.value for flag in (*_SIZES, *_STEPS, *_NUMBERS)},
   )
+  layout = None
+  if _MESH.value is not None:
+    with harness.naming(_MESH.name):
+      layout = sharding.Layout(sharding.mesh(_MESH.value))
   start = None
   if _MODEL.value is not None:
     with harness.naming(_MODEL.name):
-      start = pretrained.load(_MODEL.value, dtype=_DTYPE.value)
+      start = pretrained.load(_MODEL.value, dtype=_DTYPE.value, sharding=layout)
   corpus = _corpus(start)
   config = language_study.configure(corpus, recipe, start)
   with harness.naming(_PATTERN.name):
@@ -165,9 +177,10 @@ def main(arguments: Sequence[str]) -> None:
     with Session(
       workdir,
       _total(recipe, tasks, len(runs)),
+      every=5,
       checkpoint_seconds=flags.FLAGS.checkpoint_seconds,
     ) as session:
-      study = Study(corpus, recipe, session, start=start)
+      study = Study(corpus, recipe, session, start=start, layout=layout)
       for seed, of_seed in enumerate(tasks):
         original = study.train("original", seed)
         for task in of_seed:

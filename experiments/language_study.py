@@ -24,6 +24,7 @@ from junlearn.descent import Descent
 from junlearn.loop import Loop
 from junlearn.methods import finetune, retrain
 from junlearn.nn import lora, transformer
+from junlearn.sharding import Layout
 from junlearn.transform import Request, Transform, stage_key
 from junlearn.until import until
 
@@ -42,6 +43,7 @@ class Recipe(NamedTuple):
     batch_size: records a step.
     unlearn_steps: the most that a method may take.
     unlearn_batch_size: records of each part that a step reads.
+    microbatches: pieces of a batch whose gradients are added one by one.
     rank: of adapters.
     alpha: of the same; adapters are scaled by `alpha / rank`.
     pattern: regular expression of the modules that get adapters.
@@ -62,6 +64,7 @@ class Recipe(NamedTuple):
   batch_size: int = 64
   unlearn_steps: int = 60
   unlearn_batch_size: int = 30
+  microbatches: int = 1
   rank: int = 8
   alpha: float = 16.0
   pattern: str = "(q|k|v|o|gate|up|down)_proj"
@@ -81,6 +84,7 @@ class Study:
     session: of the run.
     start: config and params of a checkpoint that training starts from; None
       for a fresh decoder of the recipe's sizes.
+    layout: where params and batches lie, if on several devices.
   """
 
   def __init__(
@@ -90,10 +94,16 @@ class Study:
     session: Session,
     *,
     start: tuple[transformer.Config, Any] | None = None,
+    layout: Layout | None = None,
   ):
     self.corpus, self.recipe, self.session = corpus, recipe, session
     self.config = configure(corpus, recipe, start)
     self._start = start and start[1]
+    self._descent = {
+      "layout": layout,
+      "microbatches": recipe.microbatches,
+      "loop": session.loop,
+    }
     plain = transformer.model(self.config)
     self.model = lora.adapt_model(plain, alpha=recipe.alpha)
     self.decoder = transformer.decoder(self.config)
@@ -129,7 +139,7 @@ class Study:
       loss=language.cross_entropy,
       num_steps=recipe.steps,
       batch_size=recipe.batch_size,
-      loop=self.session.loop,
+      **self._descent,
     )
 
   def unlearn(
@@ -210,6 +220,7 @@ class Study:
       "num_steps": recipe.unlearn_steps,
       "batch_size": recipe.unlearn_batch_size,
       "view": VIEWS[view],
+      **self._descent,
       "loop": loop,
     }
     if method == "lune":
