@@ -83,5 +83,5 @@ def _total(recipe: Recipe, methods: int, seeds: int) -> int:
   return (
     trainings * recipe.steps
     + (runs + 2 * seeds) * recipe.unlearn_steps
-    + rounding.steps(seeds)
+    + seeds * len(benches.RATES) * rounding.steps(recipe)
   )

@@ -55,6 +55,7 @@ def recipe(steps: int, unlearn_steps: int) -> Recipe:
     unlearn_batch_size=25,
     beta=0.5,
     relearn_steps=(1, 2, 4),
+    relearn_learning_rate=1e-3,
     bits=(8, 4),
   )
 

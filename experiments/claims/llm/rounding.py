@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 from experiments.claims.llm.bench import RATES, Bench, Case, median
 from experiments.claims.table import table
+from experiments.language_study import Recipe
 from junlearn.audit import quantise
 
 _METHOD = "grad_difference"
 _STOP = 0.1
-_STEPS = 600  # within which the least learning rate should get there
+_BUDGETS = 10  # within which the least learning rate should get there
 _EVERY = 2
 _BITS = 4
 
@@ -50,14 +51,14 @@ def claims(bench: Bench, cases: Sequence[Case]) -> tuple[list, list[str]]:
   title = (
     "claim 5: 4-bit weights, GradDiff stopped at an accuracy of at most "
     f"{_STOP:g} on held-out questions, looked at every {_EVERY} steps of "
-    f"{_STEPS} at most"
+    f"{steps(bench.study.recipe)} at most"
   )
   return measured, table(title, rows, key=("model", "learning rate"))
 
 
-def steps(seeds: int) -> int:
-  """Steps that the bar counts."""
-  return seeds * len(RATES) * _STEPS
+def steps(recipe: Recipe) -> int:
+  """The most that one run may take."""
+  return _BUDGETS * recipe.unlearn_steps
 
 
 def _stopped(bench: Bench, case: Case, rate: float) -> dict[str, float]:
@@ -70,7 +71,7 @@ def _stopped(bench: Bench, case: Case, rate: float) -> dict[str, float]:
     learning_rate=rate,
     stop=_STOP,
     every=_EVERY,
-    num_steps=_STEPS,
+    num_steps=steps(bench.study.recipe),
   )
   found = _rounded(bench, case, outcome.params)
   return found | {"steps": outcome.notes["steps"]}
