@@ -34,6 +34,7 @@ LAYERS = {
   "language": (2, 2),
   "relabel": (2, 2),
   "sensitivity": (2, 2),
+  "sharding": (2, 2),
   "until": (2, 2),
   "attack": (2, 2),
   "certify": (2, 2),
