@@ -121,7 +121,9 @@ def slow_attention(xs, positions, segments, layer, config):
   group = config.num_heads // config.num_kv_heads
 
   def heads(x, name):
-    y = x @ layer[name]["kernel"] + layer[name].get("bias", 0)
+    y = x @ layer[name]["kernel"]
+    if config.attention_bias:
+      y = y + layer[name]["bias"]
     return y.reshape(-1, size)
 
   outputs = []
