@@ -5,6 +5,7 @@ of these scores. Each function here gives metrics by name, and some the values
 behind them, for figures.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -36,10 +37,12 @@ class Sheet(NamedTuple):
   Attributes:
     examples: of all parts.
     rows: of each part.
+    graded: as of `Corpus`.
   """
 
   examples: dict[str, np.ndarray]
   rows: dict[str, slice]
+  graded: bool
 
 
 class Evidence(NamedTuple):
@@ -65,7 +68,7 @@ def sheet(
   ends = np.cumsum([len(part) for part in parts.values()]).tolist()
   slices = map(slice, [0, *ends[:-1]], ends)
   examples = filled(corpus.encode(qas), rows or len(qas))
-  return Sheet(examples, dict(zip(parts, slices, strict=True)))
+  return Sheet(examples, dict(zip(parts, slices, strict=True)), corpus.graded)
 
 
 def short_sheet(corpus: Corpus, parts: Mapping[str, Sequence[QA]]) -> Sheet:
@@ -82,9 +85,15 @@ def progress(corpus: Corpus, task: Task) -> Sheet:
 
 
 def accuracies(model: Model, params: Any, asked: Sheet) -> dict[str, float]:
-  """Share of answers that greedy decoding gives word for word, by part."""
+  """Share of answers that greedy decoding gives word for word, by part.
+
+  Where the sheet is graded, the share of tokens, each given those before it.
+  """
   found = scores.collect(model, params, asked.examples, batch_size=_BATCH)
-  right = _is_right(found)
+  if asked.graded:
+    right = memory.exact_memorisation(scores.without_end(found))
+  else:
+    right = _is_right(found)
   return {name: float(right[rows].mean()) for name, rows in asked.rows.items()}
 
 
@@ -181,22 +190,26 @@ def tofu(
 ) -> dict[str, float]:
   """Truth ratio, forget quality and model utility, where there is a truth.
 
-  The forget quality is the decimal logarithm of the p-value, at least -320.
+  Utility is that of each kind that should stay, and of all, which is 0 where
+  one of them is not known at all. The forget quality is the decimal logarithm
+  of the p-value, at least -320.
   """
   kinds = [n.removeprefix("truth/") for n in arrays if n.startswith("truth/")]
   kept = [kind for kind in kinds if kind != "forget"]
-  values = [
-    value
-    for kind in kept
-    for value in (
+  values = {
+    kind: (
       metrics["retain_probability"]
       if kind == "retain"
       else arrays[f"normalised/{kind}"].mean(),
       metrics[f"{kind}_rouge"],
       truth.utility_truth(arrays[f"truth/{kind}"]),
     )
-  ]
-  found = {"model_utility": truth.model_utility(values)} if values else {}
+    for kind in kept
+  }
+  found = {f"{k}_utility": truth.model_utility(v) for k, v in values.items()}
+  if values:
+    every = itertools.chain.from_iterable(values.values())
+    found["model_utility"] = truth.model_utility(every)
   if "forget" in kinds:
     ratio = arrays["truth/forget"]
     target = ratio if retrained is None else retrained.arrays["truth/forget"]
@@ -284,7 +297,9 @@ def round_weights(
 
   The latter with the fewest bits.
   """
-  asked, metrics = progress(corpus, task), {}
+  parts = ("forget", "heldout", "retain")
+  asked = short_sheet(corpus, {name: task.parts[name] for name in parts})
+  metrics = {}
   for each in bits:
     rounded = quantise.quantise(params, bits=each)
     found = accuracies(model, rounded, asked)

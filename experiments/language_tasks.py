@@ -36,6 +36,8 @@ class Corpus(NamedTuple):
     known: phrasings of a fact that a request names; others are held out.
     drawn: whether authors to forget are drawn at random; otherwise they are the
       last ones, as in TOFU.
+    graded: whether what is known of an answer is the share of its tokens, as
+      suits long ones; otherwise all or nothing.
     max_length: the most tokens that models take.
   """
 
@@ -48,6 +50,7 @@ class Corpus(NamedTuple):
   template: Template
   known: int
   drawn: bool = True
+  graded: bool = False
   max_length: int = 2048
 
   def encode(self, qas: Sequence[QA]) -> dict[str, np.ndarray]:
@@ -202,6 +205,7 @@ def tofu_authors(
     form,
     known=1,
     drawn=False,
+    graded=True,
     **options,
   )
 

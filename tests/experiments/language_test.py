@@ -192,6 +192,34 @@ def test_an_answer_counts_where_greedy_decoding_says_it(corpus, task):
   sheet = language_audit.sheet(corpus, {"all": taught}, rows=32)
   found = language_audit.accuracies(model, params, sheet)["all"]
   assert found == pytest.approx(np.mean(expected))
+  # Graded, an answer counts by its tokens, the end not among them.
+  logits, _ = model.apply(params, sheet.examples["input"][:20])
+  shares = []
+  for row, tokens, mask in zip(
+    np.asarray(logits), sheet.examples["input"], sheet.examples["mask"],
+    strict=False,
+  ):  # fmt: skip
+    places = np.flatnonzero(mask)[:-1]
+    shares.append(np.mean(row[places - 1].argmax(axis=1) == tokens[places]))
+  graded = sheet._replace(graded=True)
+  found = language_audit.accuracies(model, params, graded)["all"]
+  assert found == pytest.approx(np.mean(shares))
+  assert 0 < found < 1
+
+
+def test_utility_is_that_of_each_kind_and_of_all():
+  metrics = {"retain_probability": 0.5, "retain_rouge": 1.0, "far_rouge": 0.0}
+  half = np.log([0.5])
+  arrays = {"truth/retain": half, "truth/far": half, "normalised/far": half + 1}
+  found = language_audit.tofu(metrics, arrays, None)
+  assert found["retain_utility"] == pytest.approx(3 / (2 + 1 + 2))
+  assert found["far_utility"] == found["model_utility"] == 0
+  metrics["far_rouge"] = 0.25
+  found = language_audit.tofu(metrics, arrays, None)
+  normalised = 1 + half[0]
+  assert found["model_utility"] == pytest.approx(
+    6 / (2 + 1 + 2 + 1 / normalised + 4 + 2)
+  )
 
 
 def test_every_method_has_rates_and_a_usual_view():
