@@ -3,8 +3,9 @@
 Fictitious authors; requests for one author and for a tenth of them. Every
 method runs without a stop and is compared at the first look at which its
 accuracy on phrasings that it was not trained on is at most 0.1. Learning rates
-are chosen on seeds of their own, from one grid for all methods, by what is
-retained there. Numbers are means over seeds.
+are chosen on seeds of their own, from one grid for all methods and ranks, by
+what is retained when the facts are forgotten within half of the steps; of
+equally good rates, the highest. Numbers are means over seeds.
 """
 
 import functools
@@ -32,7 +33,7 @@ _RANKS = (1, 2, 4, 8, 16)
 _TUNING_SEEDS = (1000, 1001)
 _REQUESTS = ("author", "fraction")
 _FRACTION = 0.1
-_STEPS = 120
+_STEPS = 240
 _EVERY = 2  # steps between two looks
 _FORGOTTEN = 0.1  # accuracy on held-out phrasings
 _WIDE = 256  # of the decoder on which costs are compared too
@@ -76,14 +77,14 @@ class _Run(NamedTuple):
   """A method on one task.
 
   Attributes:
-    start: before the first step.
+    rate: its learning rate.
     forgotten: at the first look at which the facts are forgotten, or None.
-    late: `_STEPS` / 3 steps before the last.
+    late: when a third of the steps is left.
     last: after the last step.
     outcome: of the phase; None if it diverged.
   """
 
-  start: _Point
+  rate: float
   forgotten: _Point | None
   late: _Point
   last: _Point
@@ -107,29 +108,16 @@ def run(
     points=_STEPS // _EVERY,
     every=_EVERY,
   ) as session:
-    bench = _Bench(Study(corpus, recipe, session))
-    rates = bench.tune()
+    bench = _Bench(Study(corpus, recipe, session), seeds)
     found = {
-      request: {
-        name: [
-          bench.run(name, seed, request, rates[request][name])
-          for seed in range(seeds)
-        ]
-        for name in _METHODS
-      }
+      request: {name: bench.runs(name, request) for name in _METHODS}
       for request in _REQUESTS
     }
     ranks = {
-      request: {
-        rank: [
-          bench.run("lune", seed, request, rates[request]["lune"], rank=rank)
-          for seed in range(seeds)
-        ]
-        for rank in _RANKS
-      }
+      request: {rank: bench.runs("lune", request, rank) for rank in _RANKS}
       for request in _REQUESTS
     }
-    curves = bench.relearn(rates, seeds)
+    curves = bench.relearn()
     measured = [
       _generality(found),
       _against_ascent(found),
@@ -137,7 +125,7 @@ def run(
       _costs(bench.study),
       _of_ranks(ranks),
       [("outputs without the adapters, largest change", "<=", 0,
-        bench.change(rates))],
+        bench.change())],
     ]  # fmt: skip
   claims = [
     Claim("lune", f"{number}{letter}", "authors", *part)
@@ -145,7 +133,7 @@ def run(
     for letter, part in zip(string.ascii_lowercase, parts, strict=False)
   ]
   lines = [
-    *_table(found, rates),
+    *_table(found),
     *_rank_table(ranks),
     *_relearn_table(curves),
   ]
@@ -155,8 +143,8 @@ def run(
 class _Bench:
   """Runs methods on tasks; a model is trained once for each seed."""
 
-  def __init__(self, study: Study):
-    self.study = study
+  def __init__(self, study: Study, seeds: int):
+    self.study, self._seeds = study, range(seeds)
     sizes = [
       language_tasks.num_known(study.corpus, _facts(study.corpus, name, 0))
       for name in _REQUESTS
@@ -184,16 +172,29 @@ class _Bench:
     recipe = study.recipe._replace(rank=rank, alpha=scale * rank)
     return Study(study.corpus, recipe, study.session)
 
-  def run(
-    self,
-    name: str,
-    seed: int,
-    request: str,
-    rate: float,
-    *,
-    rank: int | None = None,
-  ) -> _Run:
-    """A method on the task of a seed, without a stop."""
+  def runs(
+    self, name: str, request: str, rank: int | None = None
+  ) -> list[_Run]:
+    """A method on the tasks of all seeds, at its rate."""
+    rate = self._rate(name, request, rank)
+    return [self._run(name, s, request, rate, rank) for s in self._seeds]
+
+  @functools.cache  # noqa: B019
+  def _rate(self, name: str, request: str, rank: int | None) -> float:
+    """The rate with the most retained where the facts are forgotten."""
+
+    def retained(rate):
+      runs = [
+        self._run(name, seed, request, rate, rank, num_steps=_STEPS // 2)
+        for seed in _TUNING_SEEDS
+      ]
+      kept = sum(run.forgotten.retain for run in runs if run.forgotten)
+      return kept, rate
+
+    return max(_RATES, key=retained)
+
+  def _run(self, name, seed, request, rate, rank, *, num_steps=_STEPS) -> _Run:
+    """A method on one task, without a stop."""
     entry, task = _METHODS[name], self.task(request, seed)
     study = self.study if rank is None else self._of_rank(rank)
     place = name if rank is None else f"{name} of rank {rank}"
@@ -216,40 +217,25 @@ class _Bench:
         view=entry.view,
         learning_rate=rate,
         evaluate=evaluate,
+        num_steps=num_steps,
         **entry.options,
       )
     except NonFiniteError:
-      start = _Point(0, *evaluate(original))
       gone = _Point(math.nan, 0.0, 0.0, 0.0)
-      return _Run(start, None, gone, gone, None)
+      return _Run(rate, None, gone, gone, None)
     points = [_Point(*row) for row in outcome.curve]
     reached = (p for p in points if p.heldout <= _FORGOTTEN)
-    late = next(p for p in points if p.steps >= 2 * _STEPS / 3)
-    return _Run(points[0], next(reached, None), late, points[-1], outcome)
+    late = next(p for p in points if p.steps >= 2 * num_steps / 3)
+    return _Run(rate, next(reached, None), late, points[-1], outcome)
 
-  def tune(self) -> dict[str, dict[str, float]]:
-    """For each request and method, the rate at which most is retained."""
+  def relearn(self) -> dict[str, np.ndarray]:
+    """Accuracy on facts that an attacker did not see, `[seeds, looks, 2]`.
 
-    def retained(request, name, rate):
-      runs = [self.run(name, s, request, rate) for s in _TUNING_SEEDS]
-      return sum(run.forgotten.retain for run in runs if run.forgotten)
-
-    return {
-      request: {
-        name: max(_RATES, key=functools.partial(retained, request, name))
-        for name in _METHODS
-      }
-      for request in _REQUESTS
-    }
-
-  def relearn(self, rates, seeds: int) -> dict[str, np.ndarray]:
-    """Accuracy on facts that an attacker did not see, `[seeds, looks]`.
-
-    Of the models that `Study.unlearn` gives with LUNE's own stop, by either
-    view, and of the retrained one.
+    Of what LUNE gives with its own stop, by either view, and of the retrained
+    model.
     """
     curves: dict[str, list[np.ndarray]] = {}
-    for seed in range(seeds):
+    for seed in self._seeds:
       task = self.task("fraction", seed)
       for name in ("lune", "full fine-tuning", "retrain"):
         if name == "retrain":
@@ -262,7 +248,7 @@ class _Bench:
             self.original(seed).params,
             method="lune",
             view=_METHODS[name].view,
-            learning_rate=rates["fraction"][name],
+            learning_rate=self._rate(name, "fraction", None),
           )
         _, arrays = language_audit.relearn(
           self.study.corpus,
@@ -275,10 +261,10 @@ class _Bench:
         curves.setdefault(name, []).append(arrays["relearn/hidden"])
     return {name: np.stack(each) for name, each in curves.items()}
 
-  def change(self, rates) -> float:
+  def change(self) -> float:
     """Largest change of logits once LUNE's adapters are dropped."""
     study, task = self.study, self.task("author", 0)
-    outcome = self.run("lune", 0, "author", rates["author"]["lune"]).outcome
+    outcome = self.runs("lune", "author")[0].outcome
     inputs = task.request.forget["input"]
     apply = jax.jit(study.model.apply)
     before, _ = apply(self.original(0).params, inputs)
@@ -426,10 +412,11 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _cells(runs: Sequence[_Run]) -> list[str]:
-  """Columns of one method: at the stop, and at the end."""
+  """Columns of one method: when it has forgotten, and at the end."""
   at = [run.forgotten for run in runs if run.forgotten]
   done = [run.outcome for run in runs if run.outcome]
   return [
+    f"{runs[0].rate:g}",
     f"{len(at)} of {len(runs)}",
     *(_spread([getattr(p, name) for p in at]) for name in _Point._fields),
     _spread([run.last.retain for run in runs]),
@@ -438,22 +425,21 @@ def _cells(runs: Sequence[_Run]) -> list[str]:
 
 
 _COLUMNS = (
-  "forgotten in seeds", "steps", "held-out accuracy", "replaced", "retained",
-  "retained after all steps", "ms a step",
+  "learning rate", "forgotten in seeds", "steps", "held-out accuracy",
+  "replaced", "retained", "retained after all steps", "ms a step",
 )  # fmt: skip
 
 
-def _table(found: _Found, rates) -> list[str]:
+def _table(found: _Found) -> list[str]:
   lines = []
   for request in _REQUESTS:
     lines += _head(
       f"{request}: at the first look with held-out accuracy <= {_FORGOTTEN:g}, "
       f"looked at every {_EVERY} steps; mean ± deviation over seeds",
-      ["method", "learning rate", *_COLUMNS],
+      ["method", *_COLUMNS],
     )
     for name, runs in found[request].items():
-      rate = f"{rates[request][name]:g}"
-      lines.append(_row([name, rate, *_cells(runs)]))
+      lines.append(_row([name, *_cells(runs)]))
     lines.append("")
   return lines
 
@@ -484,7 +470,11 @@ def _relearn_table(curves: Mapping[str, np.ndarray]) -> list[str]:
 
 def _total(recipe: Recipe, seeds: int) -> int:
   """Steps that the bar counts."""
-  tuning = len(_TUNING_SEEDS) * len(_METHODS) * len(_RATES)
-  runs = len(_REQUESTS) * (tuning + seeds * (len(_METHODS) + len(_RANKS)))
+  variants = len(_REQUESTS) * (len(_METHODS) + len(_RANKS))
+  tuning = variants * len(_TUNING_SEEDS) * len(_RATES) // 2
   trainings = len(_TUNING_SEEDS) + 2 * seeds
-  return trainings * recipe.steps + (runs + 2 * seeds) * recipe.unlearn_steps
+  stopped = 2 * seeds
+  return (
+    trainings * recipe.steps
+    + (tuning + variants * seeds + stopped) * recipe.unlearn_steps
+  )
