@@ -28,12 +28,10 @@ from experiments.workdir import Workdir
 from junlearn.loop import NonFiniteError
 from junlearn.nn import lora, transformer
 
-_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 _RANKS = (1, 2, 4, 8, 16)
 _TUNING_SEEDS = (1000, 1001)
 _REQUESTS = ("author", "fraction")
 _FRACTION = 0.1
-_STEPS = 240
 _EVERY = 2  # steps between two looks
 _FORGOTTEN = 0.1  # accuracy on held-out phrasings
 _WIDE = 256  # of the decoder on which costs are compared too
@@ -44,6 +42,12 @@ _AUTHORS = flags.DEFINE_integer(
 )
 _TRAINING = flags.DEFINE_integer(
   "lune_training_steps", Recipe().steps, "Of LUNE's models.", lower_bound=1
+)
+_STEPS = flags.DEFINE_integer(
+  "lune_steps", 240, "Of LUNE and what it is compared with.", lower_bound=8
+)
+_RATES = flags.DEFINE_multi_float(
+  "lune_rates", [1e-4, 3e-4, 1e-3, 3e-3], "Learning rates to choose from."
 )
 
 
@@ -99,13 +103,13 @@ def run(
   workdir: Workdir, seeds: int
 ) -> Iterator[tuple[list[Claim], list[str]]]:
   """The claims, and the tables behind them."""
-  recipe = Recipe(steps=_TRAINING.value, unlearn_steps=_STEPS)
+  recipe = Recipe(steps=_TRAINING.value, unlearn_steps=_STEPS.value)
   corpus = language_tasks.fictitious(_AUTHORS.value)
   with Session(
     workdir,
     _total(recipe, seeds),
     folder="lune",
-    points=_STEPS // _EVERY,
+    points=_STEPS.value // _EVERY,
     every=_EVERY,
   ) as session:
     bench = _Bench(Study(corpus, recipe, session), seeds)
@@ -177,7 +181,10 @@ class _Bench:
   ) -> list[_Run]:
     """A method on the tasks of all seeds, at its rate."""
     rate = self._rate(name, request, rank)
-    return [self._run(name, s, request, rate, rank) for s in self._seeds]
+    return [
+      self._run(name, seed, request, rate, rank, _STEPS.value)
+      for seed in self._seeds
+    ]
 
   @functools.cache  # noqa: B019
   def _rate(self, name: str, request: str, rank: int | None) -> float:
@@ -185,15 +192,15 @@ class _Bench:
 
     def retained(rate):
       runs = [
-        self._run(name, seed, request, rate, rank, num_steps=_STEPS // 2)
+        self._run(name, seed, request, rate, rank, _STEPS.value // 2)
         for seed in _TUNING_SEEDS
       ]
       kept = sum(run.forgotten.retain for run in runs if run.forgotten)
       return kept, rate
 
-    return max(_RATES, key=retained)
+    return max(_RATES.value, key=retained)
 
-  def _run(self, name, seed, request, rate, rank, *, num_steps=_STEPS) -> _Run:
+  def _run(self, name, seed, request, rate, rank, num_steps) -> _Run:
     """A method on one task, without a stop."""
     entry, task = _METHODS[name], self.task(request, seed)
     study = self.study if rank is None else self._of_rank(rank)
@@ -323,8 +330,8 @@ def _against_ascent(found: _Found):
       ">=", 0.1, _retained(ascent) - _mean(ascent, "last", "retain"),
     )  # fmt: skip
     yield (
-      f"{request}: retained accuracy that LUNE loses in its last "
-      f"{_STEPS // 3} of {_STEPS} steps", "<=", 0.02,
+      f"{request}: retained accuracy that LUNE loses in the last "
+      f"third of {_STEPS.value} steps", "<=", 0.02,
       _mean(own, "late", "retain") - _mean(own, "last", "retain"),
     )  # fmt: skip
 
@@ -420,7 +427,7 @@ def _cells(runs: Sequence[_Run]) -> list[str]:
     f"{len(at)} of {len(runs)}",
     *(_spread([getattr(p, name) for p in at]) for name in _Point._fields),
     _spread([run.last.retain for run in runs]),
-    _spread([1000 * outcome.seconds / _STEPS for outcome in done]),
+    _spread([1000 * outcome.seconds / _STEPS.value for outcome in done]),
   ]
 
 
@@ -471,7 +478,7 @@ def _relearn_table(curves: Mapping[str, np.ndarray]) -> list[str]:
 def _total(recipe: Recipe, seeds: int) -> int:
   """Steps that the bar counts."""
   variants = len(_REQUESTS) * (len(_METHODS) + len(_RANKS))
-  tuning = variants * len(_TUNING_SEEDS) * len(_RATES) // 2
+  tuning = variants * len(_TUNING_SEEDS) * len(_RATES.value) // 2
   trainings = len(_TUNING_SEEDS) + 2 * seeds
   stopped = 2 * seeds
   return (
