@@ -4,11 +4,16 @@
 sentences. A request names one question about each fact of a tenth of them; the
 others are held out. Each fact is one value of the truth ratio, so that the
 forget quality is a test of independent values.
+
+Which of two sentences answers a question is drawn at random: where the question
+tells it, no model is ever taught to go on with the other one, and the truth
+ratio, which is of the other one, is noise.
 """
 
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +25,7 @@ from experiments.language_tasks import Corpus, Task
 from experiments.session import Outcome
 from junlearn.audit.language import memory, truth
 from junlearn.data import authors
+from junlearn.data.text import QA
 from junlearn.loop import NonFiniteError
 from junlearn.nn import transformer
 
@@ -63,12 +69,31 @@ def recipe(steps: int, unlearn_steps: int) -> Recipe:
 def corpus(num_authors: int) -> Corpus:
   """The invented people; as many as a tenth of them more are unseen."""
   kinds = itertools.islice(authors.ATTRIBUTES.items(), _ATTRIBUTES)
-  return language_tasks.fictitious(
+  made = language_tasks.fictitious(
     num_authors,
     answers="sentence",
     num_phrasings=_PHRASINGS,
     attributes=dict(kinds),
     known=1,
+  )
+  rng = np.random.default_rng(0)
+  return made._replace(
+    trained=_mixed(made.trained, rng), unseen=_mixed(made.unseen, rng)
+  )
+
+
+def _mixed(qas: Sequence[QA], rng: np.random.Generator) -> tuple[QA, ...]:
+  """Of every two phrasings of a fact, whose sentences differ, some swapped."""
+
+  def answered(qa, as_in):
+    names = ("answer", "paraphrased_answer", "perturbed_answers")
+    return qa._replace(**{name: getattr(as_in, name) for name in names})
+
+  pairs = zip(qas[::2], qas[1::2], strict=True)
+  return tuple(
+    qa
+    for a, b in pairs
+    for qa in ((answered(a, b), answered(b, a)) if rng.integers(2) else (a, b))
   )
 
 
