@@ -46,6 +46,22 @@ def test_a_request_names_one_question_of_each_fact():
   assert len(task.parts["forget/wrong"]) == 5 * len(facts)
 
 
+def test_a_question_does_not_tell_which_sentence_answers_it():
+  corpus = bench.corpus(20)
+  begins = {}
+  for qa in (*corpus.trained, *corpus.unseen):
+    said = [qa.answer, qa.paraphrased_answer]
+    assert all(qa.value in words for words in said)
+    assert [words.startswith("The") for words in said].count(True) == 1
+    for wrong in qa.perturbed_answers:
+      assert qa.value not in wrong
+      assert wrong.startswith("The") == said[1].startswith("The")
+    begins.setdefault(qa.id % 8, []).append(said[0].startswith("The"))
+  assert len(begins) == 4
+  for group in begins.values():
+    assert 0.35 < np.mean(group) < 0.65  # of 110: 3 deviations
+
+
 def test_npo_beside_ascent_is_its_weight_where_one_answer_is_forgotten():
   corpus = bench.corpus(10)
   config = transformer.Config(
