@@ -85,15 +85,9 @@ def progress(corpus: Corpus, task: Task) -> Sheet:
 
 
 def accuracies(model: Model, params: Any, asked: Sheet) -> dict[str, float]:
-  """Share of answers that greedy decoding gives word for word, by part.
-
-  Where the sheet is graded, the share of tokens, each given those before it.
-  """
+  """How much greedy decoding gives of the answers, by part."""
   found = scores.collect(model, params, asked.examples, batch_size=_BATCH)
-  if asked.graded:
-    right = memory.exact_memorisation(scores.without_end(found))
-  else:
-    right = _is_right(found)
+  right = _accuracy(found, asked.graded)
   return {name: float(right[rows].mean()) for name, rows in asked.rows.items()}
 
 
@@ -110,19 +104,19 @@ def collect(
 
 
 def knowledge(
-  by_part: Mapping[str, TokenScores],
+  by_part: Mapping[str, TokenScores], *, graded: bool = False
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
   """Accuracy and probability of each part; memorisation of what is asked.
 
-  `replacement` is the share of held-out phrasings that are answered as the
-  counterfactual ones.
+  `replacement` is the accuracy of held-out phrasings where the counterfactual
+  answers are the right ones. `graded` is as of `Corpus`.
   """
   metrics, arrays = {}, {}
   for name, part in by_part.items():
     if "/" in name:
       continue
     arrays[f"probability/{name}"] = memory.probability(part)
-    metrics[f"{name}_accuracy"] = float(_is_right(part).mean())
+    metrics[f"{name}_accuracy"] = float(_accuracy(part, graded).mean())
     metrics[f"{name}_probability"] = float(arrays[f"probability/{name}"].mean())
   metrics["replacement"] = metrics.pop("replaced_accuracy")
   told = scores.without_end(by_part["forget"])
@@ -309,9 +303,12 @@ def round_weights(
   return metrics
 
 
-def _is_right(found):
-  """Whether greedy decoding gives each answer.
+def _accuracy(found, graded):
+  """Whether greedy decoding gives each answer, or which share of its tokens.
 
-  It does where every token is the likeliest one after those before it.
+  A token counts where it is the likeliest one after those before it. A whole
+  answer ends; the share leaves its end out.
   """
+  if graded:
+    return memory.exact_memorisation(scores.without_end(found))
   return np.all(found.correct | ~found.mask, axis=1)

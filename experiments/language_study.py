@@ -308,7 +308,9 @@ class Study:
     """
     plain, params = transformer.model(self.config), self.plain(params)
     by_part = language_audit.collect(self.corpus, plain, params, task)
-    metrics, arrays = language_audit.knowledge(by_part)
+    metrics, arrays = language_audit.knowledge(
+      by_part, graded=self.corpus.graded
+    )
     said, samples = language_audit.say(
       self.corpus, self.decoder, params, task, num_tokens=self.num_tokens
     )
