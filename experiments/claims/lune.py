@@ -1,41 +1,38 @@
 """Claims of LUNE (arXiv 2512.07375): facts overwritten by negative examples.
 
-Fictitious authors; requests for one author and for a tenth of them. Every
-method runs without a stop and is compared at the first look at which its
-accuracy on phrasings that it was not trained on is at most 0.1. Learning rates
-are chosen on seeds of their own, from one grid for all methods and ranks, by
-what is retained when the facts are forgotten within half of the steps; of
-equally good rates, the highest. Numbers are means over seeds.
+Fictitious authors; requests for one author and for a tenth of them; methods at
+matched forgetting, see `lune_runs`. Numbers are means over seeds.
 """
 
-import functools
 import math
 import string
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
 from absl import flags
 
-from experiments import language_audit, language_study, language_tasks
+from experiments import language_study, language_tasks
+from experiments.claims import lune_tables
 from experiments.claims.claim import Claim
+from experiments.claims.lune_runs import (
+  EVERY,
+  METHODS,
+  REQUESTS,
+  TUNING_SEEDS,
+  Bench,
+  Found,
+  Run,
+)
 from experiments.language_study import Recipe, Study
-from experiments.language_tasks import Corpus, Task
-from experiments.session import Outcome, Session
+from experiments.language_tasks import Corpus
+from experiments.session import Session
 from experiments.workdir import Workdir
-from junlearn.loop import NonFiniteError
 from junlearn.nn import lora, transformer
 
 _RANKS = (1, 2, 4, 8, 16)
-_TUNING_SEEDS = (1000, 1001)
-_REQUESTS = ("author", "fraction")
-_FRACTION = 0.1
-_EVERY = 2  # steps between two looks
-_FORGOTTEN = 0.1  # accuracy on held-out phrasings
 _WIDE = 256  # of the decoder on which costs are compared too
-_LOOKED = ("heldout", "replaced", "retain")
 
 _AUTHORS = flags.DEFINE_integer(
   "lune_authors", 60, "Authors that LUNE's models know.", lower_bound=10
@@ -51,54 +48,6 @@ _RATES = flags.DEFINE_multi_float(
 )
 
 
-class _Method(NamedTuple):
-  """A method, its view and its options in `Study.unlearn`."""
-
-  method: str
-  view: str
-  options: Mapping[str, Any] = {}
-
-
-_METHODS = {
-  "lune": _Method("lune", "lora", {"threshold": None}),
-  "full fine-tuning": _Method("lune", "full", {"threshold": None}),
-  "ascent, adapters": _Method("ascent", "lora"),
-  "ascent, full": _Method("ascent", "full"),
-  "refusal, adapters": _Method("idk", "lora", {"retain": None}),
-}
-
-
-class _Point(NamedTuple):
-  """What a curve says at one look."""
-
-  steps: float
-  heldout: float
-  replaced: float
-  retain: float
-
-
-class _Run(NamedTuple):
-  """A method on one task.
-
-  Attributes:
-    rate: its learning rate.
-    forgotten: at the first look at which the facts are forgotten, or None.
-    late: when a third of the steps is left.
-    last: after the last step.
-    outcome: of the phase; None if it diverged.
-  """
-
-  rate: float
-  forgotten: _Point | None
-  late: _Point
-  last: _Point
-  outcome: Outcome | None
-
-
-# Request -> method -> the runs of all seeds.
-_Found = Mapping[str, Mapping[str, Sequence[_Run]]]
-
-
 def run(
   workdir: Workdir, seeds: int
 ) -> Iterator[tuple[list[Claim], list[str]]]:
@@ -109,17 +58,17 @@ def run(
     workdir,
     _total(recipe, seeds),
     folder="lune",
-    points=_STEPS.value // _EVERY,
-    every=_EVERY,
+    points=_STEPS.value // EVERY,
+    every=EVERY,
   ) as session:
-    bench = _Bench(Study(corpus, recipe, session), seeds)
+    bench = Bench(Study(corpus, recipe, session), seeds, _RATES.value)
     found = {
-      request: {name: bench.runs(name, request) for name in _METHODS}
-      for request in _REQUESTS
+      request: {name: bench.runs(name, request) for name in METHODS}
+      for request in REQUESTS
     }
     ranks = {
       request: {rank: bench.runs("lune", request, rank) for rank in _RANKS}
-      for request in _REQUESTS
+      for request in REQUESTS
     }
     curves = bench.relearn()
     measured = [
@@ -137,155 +86,14 @@ def run(
     for letter, part in zip(string.ascii_lowercase, parts, strict=False)
   ]
   lines = [
-    *_table(found),
-    *_rank_table(ranks),
-    *_relearn_table(curves),
+    *lune_tables.methods(found),
+    *lune_tables.ranks(ranks),
+    *lune_tables.relearning(curves),
   ]
   yield claims, lines
 
 
-class _Bench:
-  """Runs methods on tasks; a model is trained once for each seed."""
-
-  def __init__(self, study: Study, seeds: int):
-    self.study, self._seeds = study, range(seeds)
-    sizes = [
-      language_tasks.num_known(study.corpus, _facts(study.corpus, name, 0))
-      for name in _REQUESTS
-    ]
-    self._capacity = max(sizes)
-
-  @functools.cache  # noqa: B019  one bench lives as long as the run
-  def task(self, request: str, seed: int) -> Task:
-    """A request of a seed; all have arrays of the same shapes."""
-    facts = _facts(self.study.corpus, request, seed)
-    return language_tasks.make(
-      self.study.corpus, request, facts, seed, capacity=self._capacity
-    )
-
-  @functools.cache  # noqa: B019
-  def original(self, seed: int) -> Outcome:
-    """The model that knows everything."""
-    return self.study.train("original", seed)
-
-  @functools.cache  # noqa: B019
-  def _of_rank(self, rank: int) -> Study:
-    """The study with adapters of another rank on the same scale."""
-    study = self.study
-    scale = study.recipe.alpha / study.recipe.rank
-    recipe = study.recipe._replace(rank=rank, alpha=scale * rank)
-    return Study(study.corpus, recipe, study.session)
-
-  def runs(
-    self, name: str, request: str, rank: int | None = None
-  ) -> list[_Run]:
-    """A method on the tasks of all seeds, at its rate."""
-    rate = self._rate(name, request, rank)
-    return [
-      self._run(name, seed, request, rate, rank, _STEPS.value)
-      for seed in self._seeds
-    ]
-
-  @functools.cache  # noqa: B019
-  def _rate(self, name: str, request: str, rank: int | None) -> float:
-    """The rate with the most retained where the facts are forgotten."""
-
-    def retained(rate):
-      runs = [
-        self._run(name, seed, request, rate, rank, _STEPS.value // 2)
-        for seed in _TUNING_SEEDS
-      ]
-      kept = sum(run.forgotten.retain for run in runs if run.forgotten)
-      return kept, rate
-
-    return max(_RATES.value, key=retained)
-
-  def _run(self, name, seed, request, rate, rank, num_steps) -> _Run:
-    """A method on one task, without a stop."""
-    entry, task = _METHODS[name], self.task(request, seed)
-    study = self.study if rank is None else self._of_rank(rank)
-    place = name if rank is None else f"{name} of rank {rank}"
-    asked = language_audit.short_sheet(
-      study.corpus, {part: task.parts[part] for part in _LOOKED}
-    )
-
-    def evaluate(params):
-      right = language_audit.accuracies(study.model, params, asked)
-      return tuple(right[part] for part in _LOOKED)
-
-    original = self.original(seed).params
-    try:
-      outcome = study.unlearn(
-        f"{request}/{place}-{rate:g}",
-        seed,
-        task,
-        original,
-        method=entry.method,
-        view=entry.view,
-        learning_rate=rate,
-        evaluate=evaluate,
-        num_steps=num_steps,
-        **entry.options,
-      )
-    except NonFiniteError:
-      gone = _Point(math.nan, 0.0, 0.0, 0.0)
-      return _Run(rate, None, gone, gone, None)
-    points = [_Point(*row) for row in outcome.curve]
-    reached = (p for p in points if p.heldout <= _FORGOTTEN)
-    late = next(p for p in points if p.steps >= 2 * num_steps / 3)
-    return _Run(rate, next(reached, None), late, points[-1], outcome)
-
-  def relearn(self) -> dict[str, np.ndarray]:
-    """Accuracy on facts that an attacker did not see, `[seeds, looks, 2]`.
-
-    Of what LUNE gives with its own stop, by either view, and of the retrained
-    model.
-    """
-    curves: dict[str, list[np.ndarray]] = {}
-    for seed in self._seeds:
-      task = self.task("fraction", seed)
-      for name in ("lune", "full fine-tuning", "retrain"):
-        if name == "retrain":
-          outcome = self.study.train("fraction/retrain", seed, task)
-        else:
-          outcome = self.study.unlearn(
-            f"fraction/{name}, stopped",
-            seed,
-            task,
-            self.original(seed).params,
-            method="lune",
-            view=_METHODS[name].view,
-            learning_rate=self._rate(name, "fraction", None),
-          )
-        _, arrays = language_audit.relearn(
-          self.study.corpus,
-          transformer.model(self.study.config),
-          self.study.attacker,
-          self.study.plain(outcome.params),
-          task,
-          seed=seed,
-        )
-        curves.setdefault(name, []).append(arrays["relearn/hidden"])
-    return {name: np.stack(each) for name, each in curves.items()}
-
-  def change(self) -> float:
-    """Largest change of logits once LUNE's adapters are dropped."""
-    study, task = self.study, self.task("author", 0)
-    outcome = self.runs("lune", "author")[0].outcome
-    inputs = task.request.forget["input"]
-    apply = jax.jit(study.model.apply)
-    before, _ = apply(self.original(0).params, inputs)
-    after, _ = apply(lora.drop(outcome.params), inputs)
-    return float(np.max(np.abs(before - after)))
-
-
-def _facts(corpus: Corpus, request: str, seed: int) -> frozenset[int]:
-  if request == "author":
-    return language_tasks.one_author(corpus, seed)
-  return language_tasks.by_fraction(corpus, _FRACTION, seed)
-
-
-def _retained(runs: Sequence[_Run]) -> float:
+def _retained(runs: Sequence[Run]) -> float:
   """Mean of what is retained once the facts are forgotten; NaN if they are not.
 
   A method that does not forget within its steps in every seed has no value.
@@ -295,14 +103,14 @@ def _retained(runs: Sequence[_Run]) -> float:
   )
 
 
-def _mean(runs: Sequence[_Run], look: str, value: str) -> float:
+def _mean(runs: Sequence[Run], look: str, value: str) -> float:
   points = [getattr(run, look) for run in runs]
   return float(np.mean([getattr(p, value) if p else math.nan for p in points]))
 
 
-def _generality(found: _Found):
+def _generality(found: Found):
   """Claim 1: phrasings that were not trained on are answered anew too."""
-  for request in _REQUESTS:
+  for request in REQUESTS:
     runs = found[request]["lune"]
     reached = np.mean([run.forgotten is not None for run in runs])
     yield (
@@ -315,9 +123,9 @@ def _generality(found: _Found):
     )  # fmt: skip
 
 
-def _against_ascent(found: _Found):
+def _against_ascent(found: Found):
   """Claim 2: negatives keep more than ascent and than one refusal."""
-  for request in _REQUESTS:
+  for request in REQUESTS:
     methods = found[request]
     own, ascent = methods["lune"], methods["ascent, adapters"]
     for other in ("ascent, adapters", "refusal, adapters"):
@@ -336,7 +144,7 @@ def _against_ascent(found: _Found):
     )  # fmt: skip
 
 
-def _against_full(found: _Found):
+def _against_full(found: Found):
   """Claim 3: adapters keep as much as fine-tuning all weights does."""
   methods = found["author"]
   yield (
@@ -385,10 +193,10 @@ def _shares(corpus: Corpus, recipe: Recipe) -> tuple[float, float]:
   )
 
 
-def _of_ranks(ranks: Mapping[str, Mapping[int, Sequence[_Run]]]):
+def _of_ranks(ranks: Mapping[str, Mapping[int, Sequence[Run]]]):
   """Claim 5: rank 1 is enough to forget; more rank is not more retained."""
   least = min(_RANKS)
-  for request in _REQUESTS:
+  for request in REQUESTS:
     of_rank = ranks[request]
     reached = np.mean([run.forgotten is not None for run in of_rank[least]])
     retained = [_retained(of_rank[rank]) for rank in _RANKS]
@@ -402,84 +210,11 @@ def _of_ranks(ranks: Mapping[str, Mapping[int, Sequence[_Run]]]):
     )  # fmt: skip
 
 
-def _row(cells: Sequence[Any]) -> str:
-  return f"| {' | '.join(map(str, cells))} |"
-
-
-def _head(title: str, columns: Sequence[str]) -> list[str]:
-  return [f"## {title}", "", _row(columns), f"|{'---|' * len(columns)}"]
-
-
-def _spread(values: Sequence[float]) -> str:
-  """Mean and standard deviation of what there is."""
-  values = [value for value in values if not math.isnan(value)]
-  if not values:
-    return "-"
-  return f"{np.mean(values):.3f} ± {np.std(values):.3f}"
-
-
-def _cells(runs: Sequence[_Run]) -> list[str]:
-  """Columns of one method: when it has forgotten, and at the end."""
-  at = [run.forgotten for run in runs if run.forgotten]
-  done = [run.outcome for run in runs if run.outcome]
-  return [
-    f"{runs[0].rate:g}",
-    f"{len(at)} of {len(runs)}",
-    *(_spread([getattr(p, name) for p in at]) for name in _Point._fields),
-    _spread([run.last.retain for run in runs]),
-    _spread([1000 * outcome.seconds / _STEPS.value for outcome in done]),
-  ]
-
-
-_COLUMNS = (
-  "learning rate", "forgotten in seeds", "steps", "held-out accuracy",
-  "replaced", "retained", "retained after all steps", "ms a step",
-)  # fmt: skip
-
-
-def _table(found: _Found) -> list[str]:
-  lines = []
-  for request in _REQUESTS:
-    lines += _head(
-      f"{request}: at the first look with held-out accuracy <= {_FORGOTTEN:g}, "
-      f"looked at every {_EVERY} steps; mean ± deviation over seeds",
-      ["method", *_COLUMNS],
-    )
-    for name, runs in found[request].items():
-      lines.append(_row([name, *_cells(runs)]))
-    lines.append("")
-  return lines
-
-
-def _rank_table(ranks) -> list[str]:
-  lines = []
-  for request in _REQUESTS:
-    lines += _head(f"{request}: LUNE by rank", ["rank", *_COLUMNS])
-    for rank, runs in ranks[request].items():
-      lines.append(_row([rank, *_cells(runs)]))
-    lines.append("")
-  return lines
-
-
-def _relearn_table(curves: Mapping[str, np.ndarray]) -> list[str]:
-  steps = next(iter(curves.values()))[0, :, 0].astype(int)
-  lines = _head(
-    "fraction: accuracy on the other half of the facts, after relearning one "
-    "phrasing of half of them",
-    ["method", *(f"{step} steps" for step in steps)],
-  )
-  for name, found in curves.items():
-    lines.append(
-      _row([name, *(_spread(found[:, i, 1]) for i in range(len(steps)))])
-    )
-  return [*lines, ""]
-
-
 def _total(recipe: Recipe, seeds: int) -> int:
   """Steps that the bar counts."""
-  variants = len(_REQUESTS) * (len(_METHODS) + len(_RANKS))
-  tuning = variants * len(_TUNING_SEEDS) * len(_RATES.value) // 2
-  trainings = len(_TUNING_SEEDS) + 2 * seeds
+  variants = len(REQUESTS) * (len(METHODS) + len(_RANKS))
+  tuning = variants * len(TUNING_SEEDS) * len(_RATES.value) // 2
+  trainings = len(TUNING_SEEDS) + 2 * seeds
   stopped = 2 * seeds
   return (
     trainings * recipe.steps
