@@ -16,10 +16,16 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import harness, language_report, language_study, language_tasks
+from experiments import (
+  harness,
+  language_recipe,
+  language_report,
+  language_tasks,
+)
 from experiments.language_audit import Evidence
 from experiments.language_methods import METHODS, VIEWS
-from experiments.language_study import Recipe, Study
+from experiments.language_recipe import Recipe
+from experiments.language_study import Study
 from experiments.language_tasks import Corpus, Task
 from experiments.meter import Meter
 from experiments.session import Outcome, Session
@@ -169,9 +175,13 @@ def main(arguments: Sequence[str]) -> None:
     with harness.naming(_MODEL.name):
       start = pretrained.load(_MODEL.value, dtype=_DTYPE.value, sharding=layout)
   corpus = _corpus(start)
-  config = language_study.configure(corpus, recipe, start)
-  with harness.naming(_PATTERN.name):
-    language_study.check_adapters(config, recipe)
+  language_recipe.check(
+    language_recipe.configure(corpus, recipe, start),
+    recipe,
+    runs.values(),
+    fresh=start is None,
+    layout=layout,
+  )
   tasks = _tasks(corpus)
   with Workdir(_WORKDIR.value, harness.own_flags()) as workdir:
     with Session(

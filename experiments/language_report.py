@@ -179,8 +179,10 @@ NOT_PROVEN = (
 )
 _REFERENCES = ("original", "retrain")
 _SENTENCES = {
-  "author": "All that was asked about one author, first seed.",
-  "fraction": "All that was asked about some authors, first seed.",
+  "author": "The phrasings that a request names of all facts of one author",
+  "fraction": "The phrasings that a request names of all facts of some authors",
+  "authors": "The phrasings that a request names of all facts of these authors",
+  "questions": "The phrasings that a request names of what these records ask",
 }
 _TITLES = {
   "author": "One author",
@@ -232,7 +234,8 @@ def _chapter(workdir: Workdir, study: Study, tasks: Sequence[Task]):
     request=report.Deletion(
       ids=[qa.id for qa in first.records],
       total=len(study.corpus.trained),
-      selection=_SENTENCES.get(first.name, ""),
+      selection=f"{_SENTENCES[first.name]}, first seed. Retraining goes "
+      "without all records that ask for these facts, in other phrasings too.",
       noun="records",
     ),
     metrics=shown,

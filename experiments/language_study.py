@@ -5,74 +5,26 @@ Shared by the main job (`experiments.language`) and the claims.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from experiments import language_audit
+from experiments import language_audit, language_recipe
 from experiments.language_audit import Evidence
-from experiments.language_methods import METHODS, VIEWS, ViewName
+from experiments.language_methods import METHODS, ViewName
+from experiments.language_recipe import Recipe, adam, configure
 from experiments.language_tasks import Corpus, Task, all_of
 from experiments.session import Outcome, Session
 from junlearn import language
 from junlearn.audit import relearn
-from junlearn.data import tokenizer
 from junlearn.descent import Descent
 from junlearn.loop import Loop
-from junlearn.methods import finetune, retrain
 from junlearn.nn import lora, transformer
 from junlearn.sharding import Layout
 from junlearn.transform import Request, Transform, stage_key
 from junlearn.until import until
-
-
-class Recipe(NamedTuple):
-  """How models are trained and unlearned.
-
-  Attributes:
-    hidden_size: width of a fresh decoder.
-    intermediate_size: of its feed-forward maps.
-    num_layers: its blocks.
-    num_heads: of its attention.
-    steps: of training; also of fine-tuning, where a checkpoint is given.
-    learning_rate: of the same; after a tenth of the steps a cosine schedule
-      takes it to 0.
-    batch_size: records a step.
-    unlearn_steps: the most that a method may take.
-    unlearn_batch_size: records of each part that a step reads.
-    microbatches: pieces of a batch whose gradients are added one by one.
-    rank: of adapters.
-    alpha: of the same; adapters are scaled by `alpha / rank`.
-    pattern: regular expression of the modules that get adapters.
-    threshold: p(answer) at which LUNE stops, a geometric mean over tokens.
-    beta: of NPO, which compares answers as a whole: 1 suits a few tokens, 0.1
-      some 40.
-    relearn_steps: at which an attacker who relearns is measured.
-    relearn_learning_rate: of the attacker.
-    bits: of quantised weights.
-  """
-
-  hidden_size: int = 64
-  intermediate_size: int = 176
-  num_layers: int = 3
-  num_heads: int = 4
-  steps: int = 800
-  learning_rate: float = 3e-3
-  batch_size: int = 64
-  unlearn_steps: int = 60
-  unlearn_batch_size: int = 30
-  microbatches: int = 1
-  rank: int = 8
-  alpha: float = 16.0
-  pattern: str = "(q|k|v|o|gate|up|down)_proj"
-  threshold: float = 0.1
-  beta: float = 1.0
-  relearn_steps: tuple[int, ...] = (5, 10, 20)
-  relearn_learning_rate: float = 3e-4
-  bits: tuple[int, ...] = (8, 4, 3)
 
 
 class Study:
@@ -99,11 +51,7 @@ class Study:
     self.corpus, self.recipe, self.session = corpus, recipe, session
     self.config = configure(corpus, recipe, start)
     self._start = start and start[1]
-    self._descent = {
-      "layout": layout,
-      "microbatches": recipe.microbatches,
-      "loop": session.loop,
-    }
+    self._layout = layout
     plain = transformer.model(self.config)
     self.model = lora.adapt_model(plain, alpha=recipe.alpha)
     self.decoder = transformer.decoder(self.config)
@@ -128,18 +76,12 @@ class Study:
 
   @functools.cache  # noqa: B019  one study lives as long as the run
   def _trainer(self) -> Transform:
-    recipe = self.recipe
-    schedule = optax.warmup_cosine_decay_schedule(
-      0.0, 1.0, recipe.steps // 10, max(recipe.steps, 1)
-    )
-    make = finetune if self._start is not None else retrain
-    return make.transform(
+    return language_recipe.trainer(
       self.model,
-      adam(recipe.learning_rate, schedule),
-      loss=language.cross_entropy,
-      num_steps=recipe.steps,
-      batch_size=recipe.batch_size,
-      **self._descent,
+      self.recipe,
+      fresh=self._start is None,
+      layout=self._layout,
+      loop=self.session.loop,
     )
 
   def unlearn(
@@ -215,25 +157,15 @@ class Study:
     options: tuple[tuple[str, Any], ...] = (),
   ) -> Transform:
     """A method's transform, made once so that requests share its program."""
-    entry, recipe = METHODS[method], self.recipe
-    given: dict[str, Any] = {
-      "num_steps": recipe.unlearn_steps,
-      "batch_size": recipe.unlearn_batch_size,
-      "view": VIEWS[view],
-      **self._descent,
-      "loop": loop,
-    }
-    if method == "lune":
-      given["threshold"] = recipe.threshold
-    if method == "npo":
-      given["beta"] = recipe.beta
-    if method == "rmu":
-      middle = transformer.features(
-        self.config, (self.config.num_layers + 1) // 2
-      )
-      given["features"] = lora.adapt(middle, alpha=recipe.alpha)
-    given |= {**entry.options, **dict(options)}
-    return entry.make(self.model, adam(learning_rate), **given)
+    return language_recipe.unlearner(
+      self.model,
+      self.config,
+      self.recipe,
+      method,
+      view,
+      learning_rate,
+      **{"layout": self._layout, "loop": loop, **dict(options)},
+    )
 
   def request(self, method: str, task: Task) -> Request:
     """What a method reads of a task."""
@@ -349,50 +281,6 @@ class Study:
     """Of the longest answer."""
     mask = self.corpus.encode(self.corpus.trained)["mask"]
     return int(mask.sum(axis=1).max())
-
-
-def configure(
-  corpus: Corpus, recipe: Recipe, start: tuple[transformer.Config, Any] | None
-) -> transformer.Config:
-  """The checkpoint's decoder, or a fresh one of the recipe's sizes.
-
-  Raises:
-    ValueError: if the tokenizer is not the checkpoint's, or the sizes do not
-      fit.
-  """
-  if start is not None:
-    tokenizer.check(corpus.tokenizer, start[0].vocab_size)
-    return start[0]
-  return transformer.Config(
-    vocab_size=corpus.tokenizer.vocab_size,
-    hidden_size=recipe.hidden_size,
-    intermediate_size=recipe.intermediate_size,
-    num_layers=recipe.num_layers,
-    num_heads=recipe.num_heads,
-    num_kv_heads=recipe.num_heads,
-  )
-
-
-def check_adapters(config: transformer.Config, recipe: Recipe) -> None:
-  """Raises where the recipe's adapters find no place in a decoder."""
-
-  def attached(key):
-    params = transformer.model(config).init(key, jnp.zeros((1, 1), jnp.int32))
-    return lora.attach(key, params, recipe.pattern, rank=recipe.rank)
-
-  jax.eval_shape(attached, jax.random.key(0))
-
-
-def adam(
-  learning_rate: float, schedule: Callable[[Any], Any] | None = None
-) -> optax.GradientTransformation:
-  """Adam; the rate is part of the state, so that rates share one program."""
-  scheduled = [] if schedule is None else [optax.scale_by_schedule(schedule)]
-  return optax.chain(
-    optax.scale_by_adam(),
-    *scheduled,
-    optax.inject_hyperparams(optax.scale)(step_size=-learning_rate),
-  )
 
 
 def _steps_taken(num_steps: int, info: Any) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Forgetting in a language model as a user runs it: what is left, refused."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -311,20 +312,21 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(folder, finished):
 
 @pytest.fixture(scope="module")
 def checkpoint(folder, corpus):
-  config = transformer.Config(
-    vocab_size=corpus.tokenizer.vocab_size,
-    hidden_size=16,
-    intermediate_size=32,
-    num_layers=2,
-    num_heads=2,
-    num_kv_heads=1,
-    max_length=24,
-  )
-  params = transformer.model(config).init(
-    jax.random.key(0), jnp.zeros((1, 1), jnp.int32)
-  )
   tokenizer.save(corpus.tokenizer, folder / "words")
-  pretrained.save(folder / "model", config, params, tokenizer=folder / "words")
+  for name, max_length in (("model", 24), ("short", 8)):
+    config = transformer.Config(
+      vocab_size=corpus.tokenizer.vocab_size,
+      hidden_size=16,
+      intermediate_size=32,
+      num_layers=2,
+      num_heads=2,
+      num_kv_heads=1,
+      max_length=max_length,
+    )
+    params = transformer.model(config).init(
+      jax.random.key(0), jnp.zeros((1, 1), jnp.int32)
+    )
+    pretrained.save(folder / name, config, params, tokenizer=folder / "words")
   return folder / "model"
 
 
@@ -345,6 +347,38 @@ def test_a_checkpoint_is_fine_tuned(folder, checkpoint):
   assert "relearn_hidden" not in rows["lune"]["metrics"]  # one fact only
 
 
+@pytest.mark.slow
+def test_divided_params_forget_the_same(folder, finished):
+  """On four devices: batches over two, params over two, in two pieces."""
+  done = subprocess.run(
+    command(
+      folder / "divided",
+      folder,
+      "--method=lune",
+      "--request=author",
+      "--mesh=data=2,fsdp=2",
+      "--microbatches=2",
+      "--unlearn_batch_size=32",
+      "--threshold=1",  # nothing is left to do: training alone is compared
+    ),
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    env={**os.environ, "JAX_NUM_CPU_DEVICES": "4"},
+  )
+  assert done.returncode == 0, done.stderr
+  whole, divided = (
+    {
+      row["method"]: row["metrics"]["retain_probability"]
+      for row in read_rows(each)
+      if row["request"] == "author"
+    }
+    for each in (finished, folder / "divided")
+  )
+  for name in ("original", "retrain"):
+    assert divided[name] == pytest.approx(whole[name], rel=1e-4)
+
+
 CASES = [
   ("--method=lunar", "--method: 'lunar' is unknown; did you mean 'lune'"),
   ("--view=half", "--view: 'half' is unknown; .*full, lora"),
@@ -356,18 +390,19 @@ CASES = [
   ("--forget_questions=9999", "--forget_questions=9999: .*9999, which no"),
   ("--forget_fraction=0", r"--forget_fraction=0.0: .*in \(0, 1\)"),
   ("--forget_fraction=0.01", "--forget_fraction=0.01: .*rounds to 0 of 6"),
-  ("--pattern=conv", "--pattern=conv: .*finds no dense kernel; there are"),
-  ("--rank=99", "--pattern=.*rank is 99; it must be from 1 to 16"),
+  ("--pattern=conv", "pattern 'conv' finds no dense kernel; there are"),
+  ("--rank=99", "attach: rank is 99; it must be from 1 to 16"),
   ("--num_authors=500", "--num_authors=500: .*at most 144"),
   ("--num_heads=3", "num_heads is 3; it must divide hidden_size"),
+  ("--microbatches=4", "batch_size is 30.*4 microbatches"),
   ("--threshold=2", "threshold is 2.0; it must be in"),
   ("--unlearn_learning_rates=npo=x", "npo has 'x'; it must be a finite"),
   ("--model={folder}/none", "--model=.*none.* no checkpoint"),
   ("--model={folder}/words", "--model=.*words.* no config.json"),
   ("--tokenizer={folder}/none", "/none', which neither is nor holds a"),
   (
-    "--model={folder}/model --dataset=authors --answers=sentence",
-    "length is 24, and [0-9]+ of [0-9]+ records have more tokens",
+    "--model={folder}/short",
+    "length is 8, and [0-9]+ of 288 records have more tokens",
   ),
   ("--model={folder}/model --num_authors=60", "texts contain '.*vocabulary"),
 ]
