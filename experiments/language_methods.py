@@ -31,7 +31,8 @@ class Method(NamedTuple):
 
   Attributes:
     make: `(model, optimizer, **options) -> Transform`.
-    rates: learning rate by view; its first view is the usual one.
+    rates: learning rate by view, chosen by `experiments.language_rates`
+      (experiments/results/language_rates.md); the first view is the usual one.
     needs_retain: whether it cannot do without the retained records.
     answers: those that take the place of the forgotten ones, or None.
     in_extra: whether they are a part of the request of their own (`extra`).
@@ -63,19 +64,19 @@ METHODS: Mapping[str, Method] = {
   ),
   "ascent": Method(
     ascent.transform,
-    {"full": 1e-4, "lora": 1e-4},
+    {"full": 1e-4, "lora": 3e-4},
     needs_retain=False,
     options=_TEXT,
   ),
   "grad_difference": Method(
     grad_difference.transform,
-    {"full": 1e-4, "lora": 1e-3},
+    {"full": 3e-4, "lora": 1e-3},
     options={**_TEXT, "alpha": 0.5},
   ),
-  "kl_min": Method(kl_min.transform, {"full": 1e-4, "lora": 1e-3}),
-  "npo": Method(npo.transform, {"full": 1e-4, "lora": 1e-3}),
+  "kl_min": Method(kl_min.transform, {"full": 3e-4, "lora": 1e-3}),
+  "npo": Method(npo.transform, {"full": 3e-4, "lora": 1e-3}),
   "simnpo": Method(simnpo.transform, {"full": 3e-4, "lora": 3e-3}),
-  "idk": Method(idk.transform, {"full": 3e-4, "lora": 1e-3}, answers="refusal"),
+  "idk": Method(idk.transform, {"full": 3e-4, "lora": 3e-3}, answers="refusal"),
   "dpo": Method(
     dpo.transform,
     {"full": 3e-3, "lora": 3e-3},
@@ -88,9 +89,9 @@ METHODS: Mapping[str, Method] = {
     options={"coefficient": 50.0, "alpha": 10.0},
   ),
   "undial": Method(
-    undial.transform, {"lora": 1e-3, "full": 3e-4}, needs_retain=False
+    undial.transform, {"lora": 3e-4, "full": 3e-4}, needs_retain=False
   ),
-  "wga": Method(weighted_ascent.transform, {"full": 1e-4, "lora": 1e-3}),
+  "wga": Method(weighted_ascent.transform, {"full": 3e-4, "lora": 3e-3}),
   "satimp": Method(
     weighted_ascent.transform,
     {"full": 3e-3, "lora": 3e-3},
