@@ -76,6 +76,12 @@ def test_ks_pvalue_is_the_share_of_orders_with_that_distance():
   assert utility.ks_pvalue(a, b) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("n", [4, 5, 7, 60])
+def test_ks_pvalue_of_the_nearest_samples_is_1(n):
+  # Of some n SciPy finds 1 + 2e-16 and falls back to an approximation.
+  assert utility.ks_pvalue(np.arange(n), np.arange(n) + 0.5) == pytest.approx(1)
+
+
 @pytest.mark.parametrize(("n", "m"), [(3, 3), (400, 400), (400, 300), (1, 5)])
 def test_ks_pvalue_of_separated_samples(n, m):
   pvalue = utility.ks_pvalue(np.arange(n), np.arange(m) + 1e4)
