@@ -241,7 +241,12 @@ def _chapter(workdir: Workdir, study: Study, tasks: Sequence[Task]):
     metrics=shown,
     rows=rows,
     figures=_figures(evidence, measured, study.recipe.bits),
-    sections=[blocks.Section("What the models answer", [_samples(evidence)])],
+    sections=[
+      blocks.Section(
+        "What the models answer",
+        (_long_samples if study.corpus.graded else _samples)(evidence),
+      )
+    ],
   )
 
 
@@ -344,8 +349,23 @@ def _samples(evidence: Mapping[str, Sequence[Mapping[str, np.ndarray]]]):
         ),
       ]
     )
-  return blocks.Table(
-    "Greedy answers, first seed; set off are those that are right.",
-    ["Question", "Trained answer", *evidence],
-    rows,
-  )
+  return [
+    blocks.Table(
+      "Greedy answers, first seed; set off are those that are right.",
+      ["Question", "Trained answer", *evidence],
+      rows,
+    )
+  ]
+
+
+def _long_samples(evidence: Mapping[str, Sequence[Mapping[str, np.ndarray]]]):
+  """Under each question, what each model answers."""
+  answers = {m: arrays[0]["samples"] for m, arrays in evidence.items()}
+  shown = [blocks.Text("Greedy answers, first seed.")]
+  for number, (part, question, truth, _) in enumerate(answers["original"]):
+    given = [(m, str(answers[m][number, 3]) or "(nothing)") for m in evidence]
+    shown += [
+      blocks.Text(f"{question} ({part})"),
+      blocks.Terms([("Trained answer", str(truth)), *given]),
+    ]
+  return shown
