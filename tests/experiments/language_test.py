@@ -136,6 +136,8 @@ def test_knowledge_by_hand():
   assert metrics["forget_probability"] == pytest.approx((0.8 + 2 * third) / 3)
   ratio = (0.1 * 0.8) ** 0.5 / 0.8  # geometric mean of wrong over right
   np.testing.assert_allclose(arrays["truth/forget"], np.log([ratio] * 2))
+  metrics, _ = language_audit.knowledge(by_part, graded=True)
+  assert metrics["forget_accuracy"] == pytest.approx(2.5 / 3)
 
 
 def test_attacks_by_hand(task):
