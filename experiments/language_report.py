@@ -184,6 +184,7 @@ _SENTENCES = {
   "authors": "The phrasings that a request names of all facts of these authors",
   "questions": "The phrasings that a request names of what these records ask",
 }
+_DATA = {"authors": "authors", "tofu": "authors of TOFU"}
 _TITLES = {
   "author": "One author",
   "fraction": "Several authors",
@@ -204,7 +205,7 @@ def write(
     for i in range(len(tasks[0]))
   ]
   return workdir.write_report(
-    title=f"Forgetting {study.corpus.name} in a language model",
+    title=f"Forgetting {_DATA[study.corpus.name]} in a language model",
     not_proven=NOT_PROVEN,
     chapters=chapters,
   )

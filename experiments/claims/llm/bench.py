@@ -51,9 +51,9 @@ class Case(NamedTuple):
 def recipe(steps: int, unlearn_steps: int) -> Recipe:
   """How models are trained; relearning ends after two epochs.
 
-  By then a model of the tuning seed retrained without the facts, which is the
-  control, has half of them. Answers have some 9 tokens, between the few for
-  which NPO's beta is 1 and the 40 for which it is 0.1.
+  The control, a model retrained without the facts, has a fifth of them by then.
+  Answers have some 9 tokens, between the few for which NPO's beta is 1 and the
+  40 for which it is 0.1.
   """
   return Recipe(
     steps=steps,
