@@ -6,7 +6,6 @@ With no flags: the digits, 10 % of the training records forgotten, every method,
 3 seeds; DIR holds the report (see README.md for the rest).
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -101,7 +100,8 @@ def main(arguments: Sequence[str]) -> None:
   """Runs the experiment that the flags describe."""
   harness.no_arguments(arguments)
   harness.choose("method", _METHOD.value, METHODS)
-  rates = _learning_rates()
+  rates = {name: method.learning_rate for name, method in DESCENTS.items()}
+  rates |= harness.numbers(_LEARNING_RATES.name, DESCENTS)
   if _REFERENCES.value % 2:
     raise ValueError(f"--references={_REFERENCES.value}; it must be even.")
   with harness.naming(_REFERENCES.name):
@@ -230,24 +230,6 @@ def _request(train: dict[str, Any], seed: int) -> Request:
   fraction = 0.1 if _FRACTION.value is None else _FRACTION.value
   with harness.naming(_FRACTION.name):
     return select.by_fraction(train, fraction, seed=seed)
-
-
-def _learning_rates() -> dict[str, float]:
-  """The learning rate of every descent: the flag's, else the default."""
-  given = [text.partition("=")[::2] for text in _LEARNING_RATES.value]
-  harness.choose(_LEARNING_RATES.name, [name for name, _ in given], DESCENTS)
-  rates = {name: method.learning_rate for name, method in DESCENTS.items()}
-  for name, value in given:
-    try:
-      rates[name] = float(value)
-    except ValueError:
-      rates[name] = math.nan
-    if not 0 <= rates[name] < math.inf:
-      raise ValueError(
-        f"--{_LEARNING_RATES.name}: {name} has {value!r}; it must be a finite "
-        "number of at least 0."
-      )
-  return rates
 
 
 def _total(recipe: Recipe, dataset, requests) -> int:

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import math
 import os
 import signal
 import sys
@@ -99,6 +100,28 @@ def choose(flag: str, values: Sequence[str], allowed: Collection[str]) -> None:
       )
     if list(values).count(value) > 1:
       raise ValueError(f"--{flag}: {value!r} occurs twice; once is enough.")
+
+
+def numbers(flag: str, allowed: Collection[str]) -> dict[str, float]:
+  """The values of a list flag of `name=number`, by name.
+
+  Raises:
+    ValueError: as `choose`, or naming the first that is not finite or below 0.
+  """
+  given = [text.partition("=")[::2] for text in flags.FLAGS[flag].value]
+  choose(flag, [name for name, _ in given], allowed)
+  found = {}
+  for name, value in given:
+    try:
+      found[name] = float(value)
+    except ValueError:
+      found[name] = math.nan
+    if not 0 <= found[name] < math.inf:
+      raise ValueError(
+        f"--{flag}: {name} has {value!r}; it must be a finite number of at "
+        "least 0."
+      )
+  return found
 
 
 @contextlib.contextmanager

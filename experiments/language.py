@@ -9,7 +9,6 @@ tokenizer as the Hugging Face hub has them, which is then fine-tuned on the
 data (see README.md for the rest).
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -161,7 +160,7 @@ def main(arguments: Sequence[str]) -> None:
   """Runs the experiment that the flags describe."""
   harness.no_arguments(arguments)
   runs = _methods()
-  rates = _learning_rates()
+  rates = harness.numbers(_LEARNING_RATES.name, METHODS)
   recipe = _DEFAULT._replace(
     pattern=_PATTERN.value,
     **{flag.name: flag.value for flag in (*_SIZES, *_STEPS, *_NUMBERS)},
@@ -259,24 +258,6 @@ def _methods() -> dict[str, tuple[str, str]]:
     for view in _VIEW.value or [usual]:
       runs[method if view == usual else f"{method}_{view}"] = method, view
   return runs
-
-
-def _learning_rates() -> dict[str, float]:
-  """Those that the flag gives."""
-  given = [entry.partition("=")[::2] for entry in _LEARNING_RATES.value]
-  harness.choose(_LEARNING_RATES.name, [name for name, _ in given], METHODS)
-  rates = {}
-  for name, value in given:
-    try:
-      rates[name] = float(value)
-    except ValueError:
-      rates[name] = math.nan
-    if not 0 <= rates[name] < math.inf:
-      raise ValueError(
-        f"--{_LEARNING_RATES.name}: {name} has {value!r}; it must be a finite "
-        "number of at least 0."
-      )
-  return rates
 
 
 def _corpus(start: tuple[Any, Any] | None) -> Corpus:

@@ -292,7 +292,8 @@ def _figures(evidence, measured, bits):
       [level("original"), level("retrain"), *map(course, methods)],
       labels=("Other phrasings of the facts", "Retain accuracy"),
       caption="Accuracy, first seed; the levels are original and retrained. A "
-      "line is flat once its method has stopped.",
+      "line is flat once its method has stopped; that of task_vector is of its "
+      "fine-tuning, before it is negated.",
     ),
     report.roc(
       [attack(method) for method in evidence],

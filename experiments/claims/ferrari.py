@@ -9,7 +9,7 @@ by the mean distance to retraining: an oracle.
 import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ import optax
 from absl import flags
 
 from experiments.claims.claim import Claim
+from experiments.claims.table import row
 from experiments.feature_study import METHODS, SCENARIOS, Study
 from experiments.feature_tasks import Recipe, Task
 from experiments.session import Outcome, Session
@@ -341,17 +342,13 @@ def _bias(cases, found: _Found, outcomes):
   ]  # fmt: skip
 
 
-def _row(cells: Sequence[Any]) -> str:
-  return f"| {' | '.join(map(str, cells))} |"
-
-
 def _table(name: str, found: _Found, rates: Mapping[str, float]) -> list[str]:
   """Markdown: median and worst seed of every model."""
   metrics = list(found["original"][0])
   lines = [
     f"## {name}: median (worst seed)",
     "",
-    _row(["method", "learning rate", *metrics]),
+    row(["method", "learning rate", *metrics]),
     f"|{'---|' * (len(metrics) + 2)}",
   ]
   for method in found:
@@ -360,7 +357,7 @@ def _table(name: str, found: _Found, rates: Mapping[str, float]) -> list[str]:
       values = _values(found, method, metric)
       worst = values.min() if metric in _HIGH else values.max()
       cells.append(f"{np.median(values):.3f} ({worst:.3f})")
-    lines.append(_row(cells))
+    lines.append(row(cells))
   return [*lines, ""]
 
 
@@ -370,7 +367,7 @@ def _ablation_table(points: Mapping[str, Sequence[_Point]]) -> list[str]:
     f"## ablations: where attack success first is below {_ATTACK:g}, looked at "
     f"every {_EVERY} steps; medians over the seeds in which it is",
     "",
-    _row(["variant", "seeds", *_Point._fields]),
+    row(["variant", "seeds", *_Point._fields]),
     f"|{'---|' * (len(_Point._fields) + 2)}",
   ]
   for name, group in points.items():
@@ -379,7 +376,7 @@ def _ablation_table(points: Mapping[str, Sequence[_Point]]) -> list[str]:
     cells = (
       [f"{x:.3g}" for x in np.median(values, axis=0)] if len(values) else []
     )
-    lines.append(_row([name, f"{len(values)} of {len(group)}", *cells]))
+    lines.append(row([name, f"{len(values)} of {len(group)}", *cells]))
   return [*lines, ""]
 
 

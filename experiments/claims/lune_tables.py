@@ -2,19 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from experiments.claims.lune_runs import EVERY, FORGOTTEN, Found, Point, Run
-
-
-def _row(cells: Sequence[Any]) -> str:
-  return f"| {' | '.join(map(str, cells))} |"
+from experiments.claims.table import row
 
 
 def _head(title: str, columns: Sequence[str]) -> list[str]:
-  return [f"## {title}", "", _row(columns), f"|{'---|' * len(columns)}"]
+  return [f"## {title}", "", row(columns), f"|{'---|' * len(columns)}"]
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -54,7 +50,7 @@ def methods(found: Found) -> list[str]:
       ["method", *_COLUMNS],
     )
     for name, runs in found[request].items():
-      lines.append(_row([name, *_cells(runs)]))
+      lines.append(row([name, *_cells(runs)]))
     lines.append("")
   return lines
 
@@ -65,7 +61,7 @@ def ranks(found: Mapping[str, Mapping[int, Sequence[Run]]]) -> list[str]:
   for request in found:
     lines += _head(f"{request}: LUNE by rank", ["rank", *_COLUMNS])
     for rank, runs in found[request].items():
-      lines.append(_row([rank, *_cells(runs)]))
+      lines.append(row([rank, *_cells(runs)]))
     lines.append("")
   return lines
 
@@ -80,6 +76,6 @@ def relearning(curves: Mapping[str, np.ndarray]) -> list[str]:
   )
   for name, found in curves.items():
     lines.append(
-      _row([name, *(_spread(found[:, i, 1]) for i in range(len(steps)))])
+      row([name, *(_spread(found[:, i, 1]) for i in range(len(steps)))])
     )
   return [*lines, ""]

@@ -24,14 +24,18 @@ def table(
     "",
     "Mean [least, largest].",
     "",
-    f"| {' | '.join([*key, 'n', *columns])} |",
+    row([*key, "n", *columns]),
     f"|{'---|' * (len(key) + 1 + len(columns))}",
   ]
-  for setting, row in rows.items():
-    cells = [*map(str, setting), str(len(row[columns[0]]))]
-    cells += [_spread(row[column]) for column in columns]
-    lines.append(f"| {' | '.join(cells)} |")
+  for setting, found in rows.items():
+    spreads = [_spread(found[column]) for column in columns]
+    lines.append(row([*setting, len(found[columns[0]]), *spreads]))
   return [*lines, ""]
+
+
+def row(cells: Sequence[object]) -> str:
+  """Markdown: one row of a table."""
+  return f"| {' | '.join(map(str, cells))} |"
 
 
 def _spread(values: Sequence[float]) -> str:

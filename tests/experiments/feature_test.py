@@ -1,9 +1,8 @@
 """Feature unlearning as a user runs it: what is left, what is refused."""
 
+import contextlib
 import json
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,24 +11,11 @@ from experiments import feature_tasks
 from experiments.feature_study import SCENARIOS
 from junlearn.data import Dataset, from_arrays
 
-from .conftest import ROOT, hashes, leftovers, read_rows
+from .conftest import Driver, hashes, leftovers, read_rows
 
 pytestmark = pytest.mark.slow
 
 SMALL = ("--seeds=1", "--rounds=3", "--unlearn_steps=20", "--num_draws=2")
-
-
-def command(workdir, folder, *given):
-  places = [f"--data_dir={folder / 'data'}", f"--cache_dir={folder / 'cache'}"]
-  module = [sys.executable, "-m", "experiments.feature"]
-  return [*module, f"--workdir={workdir}", *places, *SMALL, *given]
-
-
-def run(workdir, folder, *given):
-  done = subprocess.run(
-    command(workdir, folder, *given), cwd=ROOT, capture_output=True, text=True
-  )
-  return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +23,15 @@ def folder(tmp_path_factory):
   return tmp_path_factory.mktemp("feature")
 
 
-def test_a_run_leaves_its_report_and_starts_again(folder):
+@pytest.fixture(scope="module")
+def run(folder):
+  with contextlib.closing(Driver(folder, "experiments.feature", SMALL)) as run:
+    yield run
+
+
+def test_a_run_leaves_its_report_and_starts_again(run, folder):
   workdir = folder / "run"
-  code, out, err = run(workdir, folder)
+  code, out, err = run(workdir)
   assert (code, out) == (0, f"{workdir}/report.html\n"), err
   assert "Warning" not in err
   rows = read_rows(workdir)
@@ -57,13 +49,13 @@ def test_a_run_leaves_its_report_and_starts_again(folder):
   assert json.loads((workdir / "config.json").read_text())["flags"]["rounds"]
   assert not leftovers(workdir)
   before = hashes(workdir)
-  assert run(workdir, folder)[::2] == (0, "")
+  assert run(workdir)[::2] == (0, "")
   assert hashes(workdir) == before
 
 
 @pytest.mark.parametrize("scenario", ["bias", "sensitive"])
-def test_other_scenarios_work(folder, scenario):
-  code, _, err = run(folder / scenario, folder, f"--scenario={scenario}")
+def test_other_scenarios_work(run, folder, scenario):
+  code, _, err = run(folder / scenario, f"--scenario={scenario}")
   assert code == 0, err
   retrained = read_rows(folder / scenario)[0]["metrics"]
   if scenario == "sensitive":  # it never sees the column
@@ -83,9 +75,9 @@ def test_other_scenarios_work(folder, scenario):
     ("--dataset=digit", "--dataset=digit: .*'digits'.* prepare it there"),
   ],
 )
-def test_bad_input_is_refused(folder, given, words):
+def test_bad_input_is_refused(run, folder, given, words):
   # In a process of its own: two experiments define flags of one name.
-  code, out, err = run(folder / "refused", folder, *given.split())
+  code, out, err = run(folder / "refused", *given.split())
   assert (code, out) == (1, "")
   assert re.search(words, err), err
   assert "Traceback" not in err

@@ -1,7 +1,7 @@
 """Forgetting in a language model as a user runs it: what is left, refused."""
 
+import contextlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -19,7 +19,7 @@ from junlearn.audit.language.scores import TokenScores
 from junlearn.data import text, tokenizer
 from junlearn.nn import pretrained, transformer
 
-from .conftest import ROOT, hashes, leftovers, read_rows
+from .conftest import ROOT, Driver, hashes, leftovers, read_rows
 
 SMALL = (
   "--num_authors=6",
@@ -235,34 +235,27 @@ def test_every_method_has_rates_and_a_usual_view():
 # What follows starts programs.
 
 
-def command(workdir, folder, *given):
-  places = [f"--data_dir={folder / 'data'}", f"--cache_dir={folder / 'cache'}"]
-  module = [sys.executable, "-m", "experiments.language"]
-  return [*module, f"--workdir={workdir}", *places, *SMALL, *given]
-
-
-def run(workdir, folder, *given):
-  done = subprocess.run(
-    command(workdir, folder, *given), cwd=ROOT, capture_output=True, text=True
-  )
-  return done.returncode, done.stdout, done.stderr
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
   return tmp_path_factory.mktemp("language")
 
 
 @pytest.fixture(scope="module")
-def finished(folder):
-  code, out, err = run(folder / "run", folder, METHOD)
+def run(folder):
+  with contextlib.closing(Driver(folder, "experiments.language", SMALL)) as run:
+    yield run
+
+
+@pytest.fixture(scope="module")
+def finished(run, folder):
+  code, out, err = run(folder / "run", METHOD)
   assert (code, out) == (0, f"{folder / 'run'}/report.html\n"), err
   assert "Warning" not in err
   return folder / "run"
 
 
 @pytest.mark.slow
-def test_a_run_leaves_its_report_and_starts_again(folder, finished):
+def test_a_run_leaves_its_report_and_starts_again(run, finished):
   rows = read_rows(finished)
   methods = ["retrain", "original", "lune", "rmu"]
   assert [(row["request"], row["method"]) for row in rows] == [
@@ -284,25 +277,21 @@ def test_a_run_leaves_its_report_and_starts_again(folder, finished):
   assert json.loads((finished / "config.json").read_text())["flags"]["steps"]
   assert not leftovers(finished)
   before = hashes(finished)
-  assert run(finished, folder, METHOD)[::2] == (0, "")
+  assert run(finished, METHOD)[::2] == (0, "")
   assert hashes(finished) == before
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_as_if_nothing_had_happened(folder, finished):
+def test_a_killed_run_ends_as_if_nothing_had_happened(run, folder, finished):
   workdir = folder / "killed"
   underway = workdir / "checkpoints/seed0/author/lune.underway"
-  process = subprocess.Popen(
-    command(workdir, folder, METHOD, "--checkpoint_seconds=0"),
-    cwd=ROOT,
-    stderr=subprocess.DEVNULL,
-  )
+  process = run.start(workdir, METHOD, "--checkpoint_seconds=0")
   while not underway.exists() and process.poll() is None:
     time.sleep(0.002)
   process.kill()
   process.communicate()
   assert not (workdir / "report.html").exists()
-  code, _, err = run(workdir, folder, METHOD)
+  code, _, err = run(workdir, METHOD)
   assert code == 0, err
   whole, resumed = (
     [row["params_sha256"] for row in read_rows(each)]
@@ -333,10 +322,9 @@ def checkpoint(folder, corpus):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_is_fine_tuned(folder, checkpoint):
+def test_a_checkpoint_is_fine_tuned(run, folder, checkpoint):
   code, _, err = run(
     folder / "tuned",
-    folder,
     f"--model={checkpoint}",
     "--method=lune,ascent",
     "--view=lora",
@@ -350,25 +338,19 @@ def test_a_checkpoint_is_fine_tuned(folder, checkpoint):
 
 
 @pytest.mark.slow
-def test_divided_params_forget_the_same(folder, finished):
+def test_divided_params_forget_the_same(run, folder, finished):
   """On four devices: batches over two, params over two, in two pieces."""
-  done = subprocess.run(
-    command(
-      folder / "divided",
-      folder,
-      "--method=lune",
-      "--request=author",
-      "--mesh=data=2,fsdp=2",
-      "--microbatches=2",
-      "--unlearn_batch_size=32",
-      "--threshold=1",  # nothing is left to do: training alone is compared
-    ),
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    env={**os.environ, "JAX_NUM_CPU_DEVICES": "4"},
+  code, _, err = run(
+    folder / "divided",
+    "--method=lune",
+    "--request=author",
+    "--mesh=data=2,fsdp=2",
+    "--microbatches=2",
+    "--unlearn_batch_size=32",
+    "--threshold=1",  # nothing is left to do: training alone is compared
+    env={"JAX_NUM_CPU_DEVICES": "4"},
   )
-  assert done.returncode == 0, done.stderr
+  assert code == 0, err
   whole, divided = (
     {
       row["method"]: row["metrics"]["retain_probability"]
@@ -427,11 +409,11 @@ print(json.dumps(found))
 
 
 @pytest.mark.slow
-def test_bad_input_is_refused(folder, checkpoint):
+def test_bad_input_is_refused(run, folder, checkpoint):
   """In one process of its own: two experiments define flags of one name."""
   workdir = folder / "refused"
   given = [
-    command(workdir, folder, *flags.format(folder=folder).split())[2:]
+    run.command(workdir, *flags.format(folder=folder).split())[2:]
     for flags, _ in CASES
   ]
   done = subprocess.run(
@@ -447,7 +429,7 @@ def test_bad_input_is_refused(folder, checkpoint):
     assert re.search(words, said), (flags, said)
     assert "\n" not in said.strip(), flags
   assert not workdir.exists()
-  code, out, err = run(workdir, folder, "--method=lunar")
+  code, out, err = run(workdir, "--method=lunar")
   assert (code, out) == (1, "")
   assert "did you mean 'lune'" in err
   assert "Traceback" not in err
