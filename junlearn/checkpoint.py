@@ -3,14 +3,17 @@
 A checkpoint is an orbax directory with the SHA-256 of its content beside it.
 It is written under another name and renamed, so that an interruption leaves
 the one before; on loading, structure, shapes, dtypes and the hash must agree.
+Params know what they were trained on: others cannot open the directory (0700).
 
 In a job of several processes all make the same calls, but the first process
 alone touches the disk: what it reads, all get.
 """
 
+import contextlib
 import json
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ import numpy as np
 import orbax.checkpoint as orbax
 from orbax.checkpoint import v1 as ocp
 
-from junlearn import processes, tree
+from junlearn import files, processes, tree
 
 _HASH = "sha256.json"
 
@@ -32,6 +35,8 @@ class CheckpointError(ValueError):
 def save(path: str | Path, content: Any) -> str:
   """Writes a pytree of arrays; replaces what was there; returns its hash.
 
+  Folders that are missing above it are made, for their owner alone.
+
   Raises:
     OSError: if the disk is full or the path cannot be written; what was there
       before is untouched.
@@ -42,8 +47,8 @@ def save(path: str | Path, content: Any) -> str:
     return digest
   partial = _partial(path)
   shutil.rmtree(partial, ignore_errors=True)
-  partial.parent.mkdir(parents=True, exist_ok=True)
   flat = _flatten(content)
+  files.make_private(partial)
   try:
     _write(partial / "tree", flat)
     (partial / _HASH).write_text(json.dumps({"sha256": digest}))
@@ -99,6 +104,22 @@ def load(path: str | Path, like: Any) -> Any:
   return content
 
 
+def shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+  """Shapes of a checkpoint's leaves, by their path names.
+
+  Raises:
+    CheckpointError: if there is none, or it is damaged.
+  """
+  found = None
+  if processes.is_first():
+    path = _complete(Path(path).absolute())
+    with _reading(path):
+      stored = ocp.metadata(path / "tree").metadata
+      found = json.dumps({k: list(leaf.shape) for k, leaf in stored.items()})
+  shared = processes.share_bytes(found and found.encode())
+  return {name: tuple(shape) for name, shape in json.loads(shared).items()}
+
+
 def _alone() -> ocp.Context:
   """Where orbax does not wait for other processes: they do not call it."""
   context = ocp.Context()
@@ -117,28 +138,44 @@ def _write(path: Path, flat: dict[str, Any]) -> None:
 
 def _read(path: Path, expected: dict[str, Any], zeros: dict[str, Any]):
   """The recorded hash, 32 bytes, and the content by leaf."""
-  if not path.is_dir() and _interrupted(path).is_dir():
-    path = _interrupted(path)
-  if not (path / _HASH).is_file():
-    raise CheckpointError(f"{path} holds no complete checkpoint.")
-  try:
+  path = _complete(path)
+  with _reading(path):
     recorded = json.loads((path / _HASH).read_text())["sha256"]
     recorded = np.frombuffer(bytes.fromhex(recorded), np.uint8).reshape(32)
-    with _alone():
-      stored = ocp.metadata(path / "tree").metadata
-      difference = _difference(stored, expected)
-      if not difference:
-        flat = ocp.load(path / "tree", zeros)
-  except Exception as error:  # whatever a damaged file makes the reader raise
-    raise CheckpointError(
-      f"checkpoint {path} is damaged ({type(error).__name__}); delete it to "
-      "start again from what was before it."
-    ) from error
+    difference = _difference(ocp.metadata(path / "tree").metadata, expected)
+    if not difference:
+      flat = ocp.load(path / "tree", zeros)
   if difference:
     raise CheckpointError(
       f"checkpoint {path} belongs to something else: {difference}."
     )
   return recorded, flat
+
+
+def _complete(path: Path) -> Path:
+  """Where the checkpoint lies.
+
+  Raises:
+    CheckpointError: if there is none.
+  """
+  if not path.is_dir() and _interrupted(path).is_dir():
+    path = _interrupted(path)
+  if not (path / _HASH).is_file():
+    raise CheckpointError(f"{path} holds no complete checkpoint.")
+  return path
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+  """Alone, and with one error for whatever a damaged file makes orbax raise."""
+  try:
+    with _alone():
+      yield
+  except Exception as error:
+    raise CheckpointError(
+      f"checkpoint {path} is damaged ({type(error).__name__}); delete it to "
+      "start again from what was before it."
+    ) from error
 
 
 class Progress:

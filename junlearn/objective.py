@@ -25,8 +25,17 @@ RelativeLoss = Callable[..., tuple[jax.Array, Any]]
 
 
 def mean(losses: jax.Array, examples: Any) -> jax.Array:
-  """Mean of `[n]` losses over the examples present (`weight` 1, not 0)."""
+  """Mean of `[n]` losses over the examples present (`weight` 1, not 0).
+
+  Raises:
+    ValueError: if the weights are not one a loss.
+  """
   if isinstance(examples, dict) and "weight" in examples:
+    if examples["weight"].shape != losses.shape:
+      raise ValueError(
+        f"weight has shape {examples['weight'].shape}; it must be that of the "
+        f"losses, {losses.shape}."
+      )
     weight = examples["weight"].astype(losses.dtype)
     return jnp.sum(weight * losses) / jnp.maximum(jnp.sum(weight), 1)
   return jnp.mean(losses)

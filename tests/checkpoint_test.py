@@ -3,6 +3,7 @@
 import errno
 import gc
 import itertools
+import os
 import shutil
 import time
 import types
@@ -61,6 +62,18 @@ def test_round_trip_and_replacement(tmp_path):
     loaded = checkpoint.load(str(path), content())
     assert_same(loaded, content(offset))
   assert [p.name for p in path.parent.iterdir()] == ["checkpoint"]
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022])
+def test_others_cannot_open_it(tmp_path, umask):
+  before = os.umask(umask)
+  try:
+    checkpoint.save(tmp_path / "new" / "folders" / "c", content())
+    Progress(tmp_path / "p", seconds=0).save(1, {"w": jnp.ones(1)}, {})
+  finally:
+    os.umask(before)
+  for folder in ("new", "new/folders", "new/folders/c", "p"):
+    assert (tmp_path / folder).stat().st_mode & 0o777 == 0o700
 
 
 def test_abstract_values_are_enough_to_load(path):

@@ -75,6 +75,16 @@ def test_mean_of_nothing_is_zero_with_zero_gradient():
   assert (float(value), float(slope)) == (0.0, 0.0)
 
 
+@pytest.mark.parametrize("shape", [(3, 1), (1, 3), (2,), (), (1,)])
+def test_weights_are_one_a_loss(shape):
+  """Others would be broadcast, to a mean of something else."""
+  examples = {"weight": jnp.ones(shape)}
+  with pytest.raises(ValueError, match=r"weight has shape .* must be that of"):
+    mean(jnp.array([1.0, 2.0, 6.0]), examples)
+  whole = jnp.ones((3, 1))
+  assert float(mean(whole, {"weight": whole})) == 1.0
+
+
 def test_mean_of_examples_without_weights():
   losses = jnp.array([1.0, 2.0, 6.0])
   assert float(mean(losses, {"input": losses})) == 3.0

@@ -26,8 +26,8 @@ class Release(NamedTuple):
   """One noisy release.
 
   Attributes:
-    distance: `Delta`, the comparator's part included; 0 for a retrained model.
-    sigma: standard deviation of its noise.
+    distance: `Delta`, above 0, the comparator's part included.
+    sigma: standard deviation of its noise, above 0.
   """
 
   distance: float
@@ -36,6 +36,21 @@ class Release(NamedTuple):
 
 class Account(NamedTuple):
   """A budget for all releases together, and the releases made.
+
+  It is a privacy filter: requests, distances and sigmas may depend on what was
+  released before, as long as every release passes `add` and the budget is that
+  of the start (A. Smith, A. Thakurta, "Fully Adaptive Composition for Gaussian
+  Differential Privacy", arXiv 2210.17520). A budget begun anew, or enlarged,
+  after a look at a release is not covered.
+
+  Proof for Gaussians: given the earlier releases, the log-likelihood ratio of
+  release k is normal with mean `mu_k^2 / 2` and variance `mu_k^2`, where they
+  determine `mu_k <= Delta_k / sigma_k`; add a fictitious last release that
+  fills the budget, `sum_k mu_k^2 = mu^2`, which only helps to tell the two
+  apart. With S and V the sums of the centred ratios and of the variances,
+  `exp(i t S + t^2 V / 2)` is a martingale, and V ends at `mu^2` on every path:
+  `E exp(i t S) = exp(-t^2 mu^2 / 2)`. So the joint ratio is normal with mean
+  `mu^2 / 2` and variance `mu^2`, that of one release at `mu`.
 
   Attributes:
     epsilon: above 0.
@@ -65,9 +80,9 @@ class Account(NamedTuple):
     Raises:
       ValueError: if `epsilon` or `delta` is out of range.
     """
-    return math.sqrt(
-      max(_largest(self.epsilon, self.delta) ** 2 - self.spent**2, 0.0)
-    )
+    whole = _largest(self.epsilon, self.delta)
+    part = self.spent / whole
+    return whole * math.sqrt(max((1 - part) * (1 + part), 0.0))
 
   @property
   def spent_epsilon(self) -> float:
@@ -92,48 +107,62 @@ class Account(NamedTuple):
       BudgetError: if nothing is left.
       ValueError: if an argument is out of range.
     """
-    if not 0 < distance < math.inf:
-      raise ValueError(f"distance is {distance}; it must be above 0.")
+    _check("distance", distance)
     if releases < 1:
       raise ValueError(f"releases is {releases}; it must be at least 1.")
     left = self.left
-    if left == 0:
-      raise BudgetError(self._refusal())
+    if not left > 0:
+      raise BudgetError(
+        f"the budget of epsilon {self.epsilon} at delta {self.delta} is spent "
+        f"after {_count(self.releases)}: retrain now."
+      )
     # Rounded up by more than `calibrate` rounds: they still fit when each goes
     # through `gaussian_epsilon` and back.
-    return distance * math.sqrt(releases) / left * (1 + 1e-7)
+    sigma = float(distance) / left * math.sqrt(releases) * (1 + 1e-7)
+    if not 0 < sigma < math.inf:
+      raise ValueError(
+        f"distance is {distance}; with {left} left for distance / sigma it "
+        f"must have a sigma within double precision, not {sigma}."
+      )
+    return sigma
 
   def add(self, distance: float, sigma: float) -> "Account":
-    """The account after one more release.
+    """The account after one more release; every release is charged.
 
     Args:
-      distance: `Delta`, at least 0.
+      distance: `Delta`, above 0; a retrained model stands within it too.
       sigma: above 0.
 
     Raises:
       BudgetError: if the release does not fit; it must not be made then.
       ValueError: if an argument is out of range.
     """
-    if not 0 <= distance < math.inf:
-      raise ValueError(f"distance is {distance}; it must be at least 0.")
-    if not 0 < sigma < math.inf:
-      raise ValueError(f"sigma is {sigma}; it must be above 0.")
-    releases = (*self.releases, Release(distance, sigma))
-    after = self._replace(releases=releases)
+    _check("distance", distance)
+    _check("sigma", sigma)
+    release = Release(float(distance), float(sigma))
+    after = self._replace(releases=(*self.releases, release))
     # Half of what `gaussian_sigma` rounds up: one release at its sigma fits.
-    if after.spent > _largest(self.epsilon, self.delta) * (1 + 5e-10):
-      raise BudgetError(self._refusal())
+    if not after.spent <= _largest(self.epsilon, self.delta) * (1 + 5e-10):
+      raise BudgetError(
+        f"distance {distance} at sigma {sigma} has a distance / sigma of "
+        f"{release.distance / release.sigma}; the budget of epsilon "
+        f"{self.epsilon} at delta {self.delta} leaves {self.left} after "
+        f"{_count(self.releases)}: retrain now."
+      )
     return after
-
-  def _refusal(self) -> str:
-    return (
-      f"the budget of epsilon {self.epsilon} at delta {self.delta} is spent "
-      f"after {len(self.releases)} releases (epsilon "
-      f"{self.spent_epsilon:.4g}): retrain now."
-    )
 
 
 @functools.lru_cache(maxsize=16)
 def _largest(epsilon: float, delta: float) -> float:
   """The `mu` of the whole budget."""
   return 1 / gaussian_sigma(epsilon, delta, 1.0)
+
+
+def _count(releases):
+  count = len(releases)
+  return f"{count or 'no'} release{'' if count == 1 else 's'}"
+
+
+def _check(name, value):
+  if not 0 < value < math.inf:
+    raise ValueError(f"{name} is {value}; it must be finite and above 0.")

@@ -20,12 +20,16 @@ import jax.numpy as jnp
 Scalar = float | jax.Array
 
 
-def residual(gradient_norm: Scalar, *, l2: Scalar) -> Scalar:
+def residual(
+  gradient_norm: Scalar, *, l2: Scalar, gradient_error: Scalar = 0.0
+) -> Scalar:
   """Distance by the gradient left: `|w - w'| <= |grad F'(w)| / l2`.
 
   Args:
     gradient_norm: `|grad F'(w)|`, measured over all retained examples.
     l2: strong convexity of `F'`, above 0.
+    gradient_error: what rounding may have done to the gradient measured, at
+      least 0 (`rounding`); it is added to the norm.
 
   Returns:
     A bound on `|w - w'|`.
@@ -34,19 +38,23 @@ def residual(gradient_norm: Scalar, *, l2: Scalar) -> Scalar:
   differentiable and `l2`-strongly convex; neither a Hessian nor its Lipschitz
   constant is used.
   """
-  _check_not_negative(gradient_norm=gradient_norm)
+  _check_not_negative(
+    gradient_norm=gradient_norm, gradient_error=gradient_error
+  )
   _check_positive(l2=l2)
-  return gradient_norm / l2
+  return (gradient_norm + gradient_error) / l2
 
 
 def fixed_point_residual(
-  residual_norm: Scalar, *, contraction: Scalar
+  residual_norm: Scalar, *, contraction: Scalar, residual_error: Scalar = 0.0
 ) -> Scalar:
   """Distance by one more round: `|X - X'| <= |T(X) - X| / (1 - kappa)`.
 
   Args:
     residual_norm: `|T(X) - X|` for the round `T` on the retained data.
     contraction: Lipschitz constant `kappa` of `T`, in [0, 1).
+    residual_error: what rounding may have done to the residual measured, at
+      least 0 (`rounding`); it is added to the norm.
 
   Returns:
     A bound on the distance from `X` to the fixed point `X' = T(X')`, which is
@@ -56,15 +64,19 @@ def fixed_point_residual(
   **Guarantees**: for every `X` (Banach). Assumes that `T` is a
   `kappa`-contraction on all of the space.
   """
-  _check_not_negative(residual_norm=residual_norm, contraction=contraction)
+  _check_not_negative(
+    residual_norm=residual_norm,
+    contraction=contraction,
+    residual_error=residual_error,
+  )
   if not _is_traced(contraction) and contraction >= 1:
     raise ValueError(
       f"contraction is {contraction}; it must be below 1: take a smaller step."
     )
+  bound = (residual_norm + residual_error) / (1 - contraction)
   if _is_traced(contraction):
-    bound = residual_norm / (1 - contraction)
     return jnp.where(contraction < 1, bound, jnp.inf)
-  return residual_norm / (1 - contraction)
+  return bound
 
 
 def mixing_contraction(

@@ -11,12 +11,19 @@ Privacy", arXiv 1805.06530, theorem 8.
 """
 
 import math
+import struct
+import sys
 from collections.abc import Callable
 
+import numpy as np
 from scipy import special
 
-# Far above the rounding of `_log_delta`, far below what a user can notice.
+# Relative, of `mu`: far above the rounding of `_log_delta`, far below what a
+# user can notice.
 _MARGIN = 1e-9
+# The Gaussian density that far out, and hence delta, is below every double.
+_FAR = 39.0
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(10)
 
 
 def gaussian_delta(epsilon: float, distance: float, sigma: float) -> float:
@@ -28,8 +35,9 @@ def gaussian_delta(epsilon: float, distance: float, sigma: float) -> float:
     sigma: standard deviation of each coordinate, above 0.
 
   Returns:
-    `delta` in [0, 1], with a relative error below 1e-9 where
-    `distance / sigma` is at least 1e-5.
+    `delta` in [0, 1], with a relative error below 1e-10 where it is above
+    1e-300 and `distance / sigma` at most 60; 1 where `distance / sigma`
+    overflows.
 
   Raises:
     ValueError: if an argument is out of range.
@@ -37,26 +45,34 @@ def gaussian_delta(epsilon: float, distance: float, sigma: float) -> float:
   _check(epsilon=(epsilon, 0 <= epsilon < math.inf, "at least 0"))
   _check_distance(distance, distance >= 0, "at least 0")
   _check_sigma(sigma)
-  return math.exp(_log_delta(epsilon, distance / sigma))
+  return math.exp(_log_delta(epsilon, float(distance) / float(sigma)))
 
 
 def gaussian_epsilon(delta: float, distance: float, sigma: float) -> float:
   """Smallest `epsilon >= 0` with `gaussian_delta(epsilon, ...) <= delta`.
 
-  The result is rounded up, by at most a relative 1e-8. Arguments as above.
+  Arguments as above, `delta` in (0, 1).
+
+  Returns:
+    `epsilon`, rounded up to that of a `distance` larger by a relative 5e-10;
+    infinity where it would exceed the largest number.
 
   Raises:
     ValueError: if an argument is out of range.
+
+  **Guarantees**: the exact `delta` at the result is at most `delta`, rounding
+  of this function included.
   """
   _check_delta(delta)
   _check_distance(distance, distance >= 0, "at least 0")
   _check_sigma(sigma)
-  mu = distance / sigma
+  # Half of the margin of `gaussian_sigma`: its sigma has at most its epsilon.
+  mu = float(distance) / float(sigma) * (1 + _MARGIN / 2)
 
   def holds(epsilon):
     return _log_delta(epsilon, mu) <= math.log(delta)
 
-  return 0.0 if holds(0.0) else _smallest(holds) * (1 + _MARGIN)
+  return 0.0 if holds(0.0) else _smallest(holds)
 
 
 def gaussian_sigma(epsilon: float, delta: float, distance: float) -> float:
@@ -72,7 +88,8 @@ def gaussian_sigma(epsilon: float, delta: float, distance: float) -> float:
     1e-8.
 
   Raises:
-    ValueError: if an argument is out of range.
+    ValueError: if an argument is out of range, or `sigma` would be: too large
+      or too small for double precision.
 
   **Guarantees**: the exact `delta` of the result is at most `delta`, rounding
   of this function included.
@@ -84,7 +101,7 @@ def gaussian_sigma(epsilon: float, delta: float, distance: float) -> float:
   def holds(sigma):
     return _log_delta(epsilon, 1 / sigma) <= math.log(delta)
 
-  return distance * _smallest(holds) * (1 + _MARGIN)
+  return _scaled(_smallest(holds) * (1 + _MARGIN), epsilon, delta, distance)
 
 
 def classical_sigma(epsilon: float, delta: float, distance: float) -> float:
@@ -96,57 +113,83 @@ def classical_sigma(epsilon: float, delta: float, distance: float) -> float:
   Privacy", theorem A.1.
 
   Raises:
-    ValueError: if an argument is out of range.
+    ValueError: if an argument or `sigma` is out of range, as above.
   """
   _check(epsilon=(epsilon, 0 < epsilon <= 1, "in (0, 1]"))
   _check_delta(delta)
   _check_distance(distance, distance > 0, "above 0")
-  return distance * math.sqrt(2 * math.log(1.25 / delta)) / epsilon
+  factor = math.sqrt(2 * (math.log(1.25) - math.log(delta)))
+  return _scaled(factor / float(epsilon), epsilon, delta, distance)
 
 
 def _log_delta(epsilon: float, mu: float) -> float:
   """Logarithm of the exact delta; increasing in mu, decreasing in epsilon.
 
-  Both terms share the density at `a`: with `Phi(-t) = phi(t) R(t)` and
-  `e^epsilon phi(b) = phi(a)`,  delta = phi(a) (R(-a) - R(-b)),
-  so that neither `e^epsilon` overflows nor small tails vanish.
+  With `a` and `b` the formula's two arguments, and `R` as in `_mills`, both of
+  its terms share the density at `a`:  `e^epsilon phi(b) = phi(a)`, hence
+
+    delta = phi(a) (R(-a) - R(-b)),  1 - delta = phi(a) (R(a) + R(-b)),
+
+  so that neither `e^epsilon` overflows nor small tails vanish. Where `mu` is
+  small the difference would cancel; since `R'(x) = x R(x) - 1`, it is
+
+    R(-a) - R(-b) = integral of 1 - x R(x) over x from -a to mu - a,
+
+  of a positive, smooth function: ten nodes give it to rounding for `mu <= 1`.
   """
   if mu == 0:
     return -math.inf
-  a = mu / 2 - epsilon / mu
-  b = -mu / 2 - epsilon / mu
-  if math.isinf(a):  # epsilon / mu overflows: the tail is zero
+  if not mu < math.inf:  # nothing is known of it: no privacy
+    return 0.0
+  tail = float(epsilon) / mu
+  a = mu / 2 - tail
+  if a < -_FAR:
     return -math.inf
-  scaled_tail = special.erfcx(-b / math.sqrt(2)) / 2
+  log_density = -a * a / 2 - math.log(2 * math.pi) / 2
+  if mu < 1:
+    x = tail + mu / 2 * _NODES
+    mean = _WEIGHTS @ (1 - x * _mills(x)) / 2
+    return log_density + math.log(mu) + math.log(mean)
+  below = _mills(mu / 2 + tail)
   if a > 0:
-    value = special.ndtr(a) - math.exp(-a * a / 2) * scaled_tail
-    exponent = 0.0
-  else:
-    value = special.erfcx(-a / math.sqrt(2)) / 2 - scaled_tail
-    exponent = -a * a / 2
-  return exponent + math.log(value) if value > 0 else -math.inf
+    return math.log1p(-math.exp(log_density) * (_mills(a) + below))
+  return log_density + math.log(_mills(-a) - below)
+
+
+def _mills(x):
+  """`R(x) = Phi(-x) / phi(x)`."""
+  return math.sqrt(math.pi / 2) * special.erfcx(x / math.sqrt(2))
 
 
 def _smallest(holds: Callable[[float], bool]) -> float:
   """Smallest positive number at which a monotone condition holds.
 
-  Bisection on the exponent, down to neighbouring floats; the end returned is
-  the one at which the condition was seen to hold.
+  Bisection between neighbouring floats, over their bits, which have the order
+  of the positive floats: 63 steps, whatever the size. Infinity if it holds at
+  no finite number.
   """
-  high = 1.0
-  while not holds(high):
-    high *= 2
-  low = high / 2
-  while holds(low):
-    low, high = low / 2, low
-  while True:
-    middle = (low + high) / 2
-    if middle in (low, high):
-      return high
-    if holds(middle):
+  low, high = 0, struct.unpack("q", struct.pack("d", math.inf))[0]
+  while high - low > 1:
+    middle = (low + high) // 2
+    if holds(_float(middle)):
       high = middle
     else:
       low = middle
+  return _float(high)
+
+
+def _float(bits):
+  return struct.unpack("d", struct.pack("q", bits))[0]
+
+
+def _scaled(factor, epsilon, delta, distance):
+  sigma = float(distance) * factor
+  if not sys.float_info.min <= sigma < math.inf:
+    raise ValueError(
+      f"distance is {distance}; at epsilon {epsilon} and delta {delta} it must "
+      f"have a sigma within double precision, not {sigma}."
+    )
+  return sigma
 
 
 def _check_positive_epsilon(epsilon):

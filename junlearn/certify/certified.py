@@ -1,28 +1,136 @@
 """A stage, the bound on what it left, and noise to match: one release.
 
-    w~ = stage(w),  |w~ - w'| <= bound(w~),  release w~ + N(0, sigma^2 I)
+    w~ = stage(w),  |w~ - w'| <= bound(w~),  release [w~] + [N(0, sigma^2 I)]
 
 `(epsilon, delta)`-certified unlearning: no test tells the release from a model
 retrained without the forgotten examples and released with the same noise,
 
     Pr[release in O] <= e^epsilon Pr[retrained release in O] + delta
 
-for every set O, and vice versa.
+for every set O, and vice versa. `certify` states it in full, with proofs.
 """
 
+import functools
+import math
+import secrets
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from junlearn import tree
-from junlearn.certify import noise as noises
-from junlearn.certify.calibrate import gaussian_sigma
+from junlearn.certify import bounds, calibrate, noise
+from junlearn.certify.derived import Derived, Head, check_a_priori, derive
 from junlearn.transform import Request, Result, Transform, stage_key
+from junlearn.view import View, full
 
-Mode = Literal["worst_case", "residual_stopped", "reported"]
-Bound = Callable[[Any, Request], Any]
+# Beyond it a release and its opposite differ by odds of e^20, which says
+# nothing to anyone.
+MAX_EPSILON = 20.0
+
+Check = Callable[[Any, Request], str]
+
+
+class NotReachedError(ArithmeticError):
+  """The distance to retraining is not known to be small enough."""
+
+
+class Bound(NamedTuple):
+  """How far params are from exact retraining, and why that is certain.
+
+      |w - w'| <= theorem(**constants, **measure(w, request))
+
+  Made by a method's `bound` (`methods.newton`, `methods.decentralized_newton`),
+  which knows what its theorem assumes.
+
+  Attributes:
+    theorem: name of a function of `bounds`.
+    constants: arguments of it that are public.
+    measure: `(params, request) -> ` the other arguments, scalars by name; pure.
+    norm: what is bounded, hence what noise fits: "joint", all free leaves as
+      one vector; "row", any one of the rows of axis 0, which are equal.
+    comparator: most that the params of retraining are away from their own
+      optimum or fixed point, at least 0.
+    checks: `(params, request) -> sentence` by name, each of which refuses, by
+      a `ValueError`, what the theorem does not cover.
+    stated: what no program can check, a sentence by name, in the words of
+      whoever vouches for it.
+    axes: leading axes of the examples: 1, or 2 for `[clients, n, ...]`.
+    head: the constants of the model, where the theorem reads them.
+    view: the free leaves; the others must be as retraining would have them.
+  """
+
+  theorem: str
+  constants: Mapping[str, float | Derived]
+  measure: Callable[[Any, Request], Mapping[str, Any]]
+  norm: noise.Norm
+  comparator: float
+  checks: Mapping[str, Check]
+  stated: Mapping[str, str]
+  axes: int = 1
+  head: Head | None = None
+  view: View = full()
+
+  def distance(self, params: Any, request: Request) -> Any:
+    """The bound alone, unchecked; may be traced."""
+    constants = {
+      name: value.result if isinstance(value, Derived) else value
+      for name, value in self.constants.items()
+    }
+    measured = self.measure(params, request)
+    return getattr(bounds, self.theorem)(**constants, **measured)
+
+  def measured(self, params: Any, request: Request) -> Derived:
+    """The bound of these params with all that it follows from."""
+    found = self.measure(params, request)
+    numbers = {name: float(value) for name, value in found.items()}
+    if not all(map(math.isfinite, numbers.values())):
+      raise NotReachedError(
+        "the distance to retraining cannot be measured (NaN or infinite); "
+        "nothing was released."
+      )
+    return derive(self.theorem, **self.constants, **numbers)
+
+  def check(self, params: Any, request: Request) -> dict[str, str]:
+    """Runs every check.
+
+    Returns:
+      What each has established, by name.
+
+    Raises:
+      ValueError: by the first check that fails.
+    """
+    return {name: check(params, request) for name, check in self.checks.items()}
+
+
+class Release(NamedTuple):
+  """The terms of one release: all but the params without noise.
+
+  Attributes:
+    epsilon: of this release.
+    delta: of this release.
+    max_distance: what `measured.result` had to reach.
+    limit: the theorem that `max_distance` is the result of, if one was given.
+    measured: the bound of the params before noise.
+    rounding: what the grid adds to the distance.
+    sigma: standard deviation of the noise.
+    grid: step of the grid.
+    noise_dimensions: numbers drawn.
+    fallback: whether the params were retrained.
+    checked: what `Bound.check` established.
+  """
+
+  epsilon: float
+  delta: float
+  max_distance: float
+  limit: Derived | None
+  measured: Derived
+  rounding: float
+  sigma: float
+  grid: float
+  noise_dimensions: int
+  fallback: bool
+  checked: dict[str, str]
 
 
 def certified(
@@ -31,112 +139,190 @@ def certified(
   *,
   epsilon: float,
   delta: float,
-  max_distance: float | None = None,
-  mode: Mode = "residual_stopped",
-  comparator: float = 0.0,
-  noise: noises.Noise = noises.independent,
+  max_distance: float | Derived,
+  fallback: Transform | None = None,
+  entropy: noise.Entropy = secrets.token_bytes,
 ) -> Transform:
-  """Runs the stage, checks the bound, and adds noise once.
+  """Checks all that can be checked, runs the stage, adds noise once.
 
-      sigma = gaussian_sigma(epsilon, delta, max_distance + comparator)
-
-  Modes:
-    residual_stopped: `max_distance` is a public target, met or not.
-    worst_case: `max_distance` is a theorem's bound from public constants
-      (`bounds.a_priori`); the measured bound is checked against it all the
-      same, so that a broken assumption is found.
-    reported: sigma from the measured bound. It depends on the data, so this is
-      no certificate: `info["certified"]` is False, always.
-
-  Where the bound is not met, or anything is not finite, nothing is released:
-  all params are NaN and `info["certified"]` is False. The answer then is to
-  retrain and to add the same noise.
+      sigma = gaussian_sigma(epsilon, delta, distance),
+      distance = max_distance + comparator + rounding
 
   Args:
     stage: any transform; it runs with the key `stage_key(key, "stage")`.
-    bound: `(params, request) -> scalar`, a bound on the distance of params to
-      exact retraining, by `bounds`; it reads the request as given.
-    epsilon: above 0.
+    bound: the method's `bound`.
+    epsilon: in (0, 20].
     delta: in (0, 1).
-    max_distance: above 0; None in mode `reported`, and only there.
-    mode: see above.
-    comparator: distance of the retrained model to its own optimum, at least 0
-      (its residual over `l2`); 0 if that is the optimum itself.
-    noise: `noise.independent`, or `noise.shared` for a consensus on axis 0.
+    max_distance: a public number above 0 that the bound must reach, chosen
+      before the data are seen; or the a-priori theorem that gives it, by
+      `derived.derive`.
+    fallback: retrains where the stage does not come near enough, with the key
+      `stage_key(key, "fallback")`, and is held to the same distance.
+    entropy: where the noise comes from; anything but the operating system is
+      for tests.
 
   Returns:
-    A transform whose `info` has the stage's as `stage`, and the scalars
-    `certified` (bool), `distance` (the measured bound), `max_distance` (NaN
-    in mode `reported`), `comparator`, `sigma`, `epsilon`, `delta`.
+    A transform that runs on the host, outside `jit`; its info has the stage's
+    as `stage` and the `Release` as `release`. The same arguments give another
+    release each time.
 
   Raises:
-    ValueError: if an argument is out of range; when applied, if a leaf of the
-      params is not float64 or state stands beside flax's `params`.
+    ValueError: if an argument is out of range; when applied, if an assumption
+      does not hold, a leaf is not float64, double precision is off, the stage
+      changed a leaf that is not free, or the noise is too small for doubles.
+    NotReachedError: when applied, if the bound is above `max_distance` and
+      there is no fallback, or it is so after the fallback too. Nothing is
+      released then.
 
   **Guarantees**: `(epsilon, delta)`-certified unlearning of the released
-  params, for every data set on which `bound` holds, if the key is secret and
-  used once. Assumes the assumptions of the bound, hence a strongly convex
-  objective in full precision. It covers the params alone: not `info`, nor the
-  time taken (the steps until the bound is met depend on the data), nor what
-  was released before.
+  params, under what `bound.stated` says. It covers the params alone: not
+  `info`, nor the time taken, nor what was released before, nor, without a
+  fallback, that there was a release at all (`certify`).
   """
-  if mode not in get_args(Mode):
+  if not isinstance(bound, Bound):
     raise ValueError(
-      f"certified: mode is {mode!r}; it must be one of "
-      f"{', '.join(map(repr, get_args(Mode)))}."
+      f"bound is a {type(bound).__name__}; it must be a Bound, as the `bound` "
+      "of a method makes it."
     )
-  reported = mode == "reported"
-  if reported != (max_distance is None):
-    allowed = "None" if reported else "a number above 0"
-    raise ValueError(
-      f"certified: max_distance is {max_distance}; in mode {mode!r} it must be "
-      f"{allowed}."
-    )
-  if not reported and not 0 < max_distance < float("inf"):
-    raise ValueError(
-      f"certified: max_distance is {max_distance}; it must be above 0."
-    )
-  if not 0 <= comparator < float("inf"):
-    raise ValueError(
-      f"certified: comparator is {comparator}; it must be at least 0."
-    )
-  sigma_per_distance = gaussian_sigma(epsilon, delta, 1.0)
+  terms = functools.partial(
+    describe, bound, epsilon=epsilon, delta=delta, max_distance=max_distance
+  )
+  _check_numbers(epsilon, delta, _number(max_distance), bound)
 
   def transform(key, params, request):
     _check_certifiable(params)
-    result = stage(stage_key(key, "stage"), params, request)
-    _check_certifiable(result.params)
-    distance = jnp.asarray(bound(result.params, request), jnp.float64)
-    limit = jnp.asarray(jnp.inf if reported else max_distance, jnp.float64)
-    # A negative bound is an error of whoever computed it.
-    met = (distance >= 0) & (distance <= limit) & jnp.isfinite(distance)
-    met &= tree.all_finite(result.params)
-    sigma = sigma_per_distance * (
-      (distance if reported else limit) + comparator
+    bound.check(params, request)  # before any work is done
+
+    def run(name, stage):
+      result = stage(stage_key(key, name), params, request)
+      _check_certifiable(result.params)
+      _check_fixed(bound.view, params, result.params)
+      return result, terms(result.params, request, fallback=name == "fallback")
+
+    try:
+      result, release = run("stage", stage)
+    except NotReachedError:
+      if fallback is None:
+        raise
+      result, release = run("fallback", fallback)
+    free, fixed = bound.view.split(result.params)
+    noisy = noise.add(
+      free,
+      sigma=release.sigma,
+      step=release.grid,
+      norm=bound.norm,
+      entropy=entropy,
     )
-    noisy = noise(stage_key(key, "noise"), result.params, sigma)
-    released = jax.tree.map(lambda x: jnp.where(met, x, jnp.nan), noisy)
-    info = {
-      "stage": result.info,
-      "certified": met & (not reported),
-      "distance": distance,
-      "max_distance": jnp.where(reported, jnp.nan, limit),
-      "comparator": jnp.asarray(comparator, jnp.float64),
-      "sigma": sigma,
-      "epsilon": jnp.asarray(epsilon, jnp.float64),
-      "delta": jnp.asarray(delta, jnp.float64),
-    }
+    released = bound.view.merge(noisy, fixed)
+    noise.check_float64(released)
+    info = {"stage": result.info, "release": release}
     return Result(released, result.request, info)
 
   return transform
 
 
+def describe(
+  bound: Bound,
+  params: Any,
+  request: Request,
+  *,
+  epsilon: float,
+  delta: float,
+  max_distance: float | Derived,
+  fallback: bool = False,
+) -> Release:
+  """The terms on which params can be released, everything checked.
+
+  `certified` adds its noise on these, and a verifier finds them again.
+
+  Args:
+    bound: the method's.
+    params: before noise.
+    request: that they answer.
+    epsilon: as in `certified`.
+    delta: the same.
+    max_distance: the same.
+    fallback: whether the params were retrained.
+
+  Raises:
+    ValueError: as in `certified`.
+    NotReachedError: if the bound is above `max_distance`.
+  """
+  limit = max_distance if isinstance(max_distance, Derived) else None
+  max_distance = _number(max_distance)
+  _check_numbers(epsilon, delta, max_distance, bound)
+  checked = bound.check(params, request)
+  measured = bound.measured(params, request)
+  if not measured.result <= max_distance:
+    raise NotReachedError(
+      f"the distance to retraining is only known to be at most "
+      f"{measured.result:.3g}, above max_distance, {max_distance:.3g}; "
+      "nothing was released, retrain instead."
+    )
+  unrounded = max_distance + bound.comparator
+  numbers = noise.dimensions(bound.view.split(params)[0], bound.norm)
+  step = noise.grid(calibrate.gaussian_sigma(epsilon, delta, unrounded))
+  rounding = noise.rounding(step, numbers)
+  return Release(
+    epsilon=epsilon,
+    delta=delta,
+    max_distance=max_distance,
+    limit=limit,
+    measured=measured,
+    rounding=rounding,
+    sigma=calibrate.gaussian_sigma(epsilon, delta, unrounded + rounding),
+    grid=step,
+    noise_dimensions=numbers,
+    fallback=fallback,
+    checked=checked,
+  )
+
+
+def _number(max_distance: float | Derived) -> float:
+  if isinstance(max_distance, Derived):
+    check_a_priori(max_distance)
+    return max_distance.result
+  return max_distance
+
+
+def _check_numbers(epsilon, delta, max_distance, bound):
+  if not isinstance(bound, Bound):
+    raise ValueError(
+      f"bound is a {type(bound).__name__}; it must be a Bound, as the `bound` "
+      "of a method makes it."
+    )
+  if not 0 < epsilon <= MAX_EPSILON:
+    raise ValueError(
+      f"epsilon is {epsilon}; it must be above 0 and at most {MAX_EPSILON:g}: "
+      "beyond, a certificate says nothing."
+    )
+  if not 0 < max_distance < math.inf:
+    raise ValueError(
+      f"max_distance is {max_distance}; it must be finite and above 0."
+    )
+  if not 0 <= bound.comparator < math.inf:
+    raise ValueError(
+      f"comparator is {bound.comparator}; it must be finite and at least 0."
+    )
+  distance = max_distance + bound.comparator
+  noise.grid(calibrate.gaussian_sigma(epsilon, delta, distance))
+
+
+def _check_fixed(view, before, after):
+  kept = view.merge(view.split(before)[0], view.split(after)[1])
+  equal = functools.partial(np.array_equal, equal_nan=True)
+  if not all(jax.tree.leaves(jax.tree.map(equal, kept, before))):
+    raise ValueError(
+      "the stage changed a leaf that is not free in the bound's view; it must "
+      "leave the others as they are."
+    )
+
+
 def _check_certifiable(params: Any) -> None:
-  noises.check_float64(params)
-  if isinstance(params, Mapping) and "params" in params:
-    state = [n for n in params if n != "params" and jax.tree.leaves(params[n])]
-    if state:
-      raise ValueError(
-        f"params has {state[0]!r} beside 'params'; certified releases allow no "
-        "state, such as batch statistics, which depends on forgotten examples."
-      )
+  if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(params)):
+    raise ValueError(
+      "certified runs under jit or vmap; it must run on the host, where the "
+      "assumptions can be checked and the noise is drawn."
+    )
+  noise.check_float64(params)
+  noise.check_state(params)

@@ -10,9 +10,9 @@ largest range of that score at `|x| = 1` (1 for one logit, sqrt 2 for softmax),
     |ell'''|      <= rho^3 r^3 / (6 sqrt 3)
 
 the last being the largest third central moment on an interval, attained by
-two points with probabilities (1 +- 1/sqrt 3) / 2. That the third derivative
-along three directions is no larger than along one is Banach's theorem on
-symmetric forms. All three are attained or approached.
+two points with probabilities (1 +- 1/sqrt 3) / 2, and along three directions no
+larger than along one (S. Banach 1938): `certify`, lemma 3, proves both. All
+three constants are attained or approached.
 """
 
 import math

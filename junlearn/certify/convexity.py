@@ -1,9 +1,10 @@
-"""Whether a model's outputs are linear in its parameters.
+"""Whether a model's outputs are linear in its parameters, and its loss convex.
 
-Then a loss that is convex in the outputs is convex in the parameters, and an
-l2 penalty makes it strongly convex, which every bound assumes. The check reads
-the program of `apply` and not its values: it may refuse a linear model that is
-written in an unusual way, but accepts no other.
+Then the loss is convex in the parameters, and an l2 penalty makes it strongly
+convex, which every bound assumes. `check_linear` reads the program of `apply`
+and not its values: it may refuse a linear model that is written in an unusual
+way, but accepts no other. Of losses one is known to be convex; any other is
+taken on its owner's word, and refused where a sample shows that it is not.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
+from junlearn.loss import OutputLoss, softmax_cross_entropy
 from junlearn.model import Model
 
 # Linear in all floats together; places and choices may not depend.
@@ -48,6 +50,19 @@ _BILINEAR = frozenset({"conv_general_dilated", "dot_general", "mul"})
 _CALLS = frozenset({"checkpoint", "jit", "pjit", "remat2"})
 
 
+# What a product of matrices may be asked for: at least the digits of its
+# operands. Other algorithms round these first.
+_PRECISE = frozenset(
+  {
+    *jax.lax.Precision,
+    jax.lax.DotAlgorithmPreset.DEFAULT,
+    jax.lax.DotAlgorithmPreset.F64_F64_F64,
+  }
+)
+_SAMPLES = 64  # pairs of outputs an example at which a loss is tried
+_SLACK = 1e-9  # of rounding, against values that are large
+
+
 def check_linear(model: Model, params: Any, inputs: Any) -> None:
   """Refuses a model whose outputs are not linear in its parameters.
 
@@ -74,6 +89,78 @@ def check_linear(model: Model, params: Any, inputs: Any) -> None:
     )
 
 
+def check_loss(
+  output_loss: OutputLoss, outputs: Any, examples: Any, *, stated: str = ""
+) -> str:
+  """Refuses a loss that is not known or stated to be convex in the outputs.
+
+  A loss that is stated to be so is tried between random pairs of outputs,
+
+      l((a + b) / 2) <= (l(a) + l(b)) / 2,   l(b) >= l(a) + <grad l(a), b - a>,
+
+  the second of which also finds a derivative that is not the loss's own.
+
+  Args:
+    output_loss: `(outputs, examples) -> [n]`.
+    outputs: `[n, ...]`, for shape and scale.
+    examples: the same n.
+    stated: why the loss is convex, as a sentence.
+
+  Returns:
+    The sentence that a certificate keeps.
+
+  Raises:
+    ValueError: if the loss is neither, a sample shows that it is not convex, or
+      it has another precision than the outputs.
+  """
+  if output_loss is softmax_cross_entropy:
+    return "The loss is the softmax cross-entropy, convex in the outputs."
+  if not stated.strip():
+    raise ValueError(
+      f"output_loss is {getattr(output_loss, '__name__', output_loss)!r}, and "
+      "convex is empty; of losses other than softmax_cross_entropy it must "
+      "say why they are convex in the outputs."
+    )
+  found = jax.eval_shape(output_loss, outputs, examples).dtype
+  if found != outputs.dtype:
+    raise ValueError(
+      f"output_loss returns {found} for outputs of {outputs.dtype}; it must "
+      "keep their precision."
+    )
+  if not bool(_seems_convex(output_loss, outputs, examples)):
+    raise ValueError(
+      f"output_loss is {getattr(output_loss, '__name__', output_loss)!r}, "
+      "which is not convex in the outputs, or not with JAX's derivative, as a "
+      "sample shows; it must be both."
+    )
+  return f"The loss is convex in the outputs: {stated.strip()}"
+
+
+def _seems_convex(output_loss, outputs, examples):
+  """Whether no sample of pairs contradicts it."""
+
+  def both(key):
+    keys = jax.random.split(key, 3)
+    scale = jax.random.exponential(keys[2], (), outputs.dtype) * 4
+    a, b = (
+      outputs + scale * jax.random.normal(k, outputs.shape, outputs.dtype)
+      for k in keys[:2]
+    )
+    at_a, pull = jax.vjp(lambda o: output_loss(o, examples), a)
+    (slope,) = pull(jnp.ones_like(at_a))
+    at_b = output_loss(b, examples)
+    middle = output_loss((a + b) / 2, examples)
+    axes = tuple(range(1, a.ndim))
+    tangent = at_a + jnp.sum(slope * (b - a), axes)
+    slack = _SLACK * (1 + jnp.abs(at_a) + jnp.abs(at_b) + jnp.abs(tangent))
+    # Written so that NaN fails.
+    below = (middle <= (at_a + at_b) / 2 + slack) & (at_b >= tangent - slack)
+    return jnp.all(below)
+
+  keys = jax.random.split(jax.random.key(0), _SAMPLES)
+  return jnp.all(jax.lax.map(both, keys))
+
+
 def _walk(jaxpr: Any, depends: Sequence[bool]) -> tuple[list[bool], str | None]:
   """Which outputs depend on the inputs marked, and what is not linear.
 
@@ -94,7 +181,11 @@ def _walk(jaxpr: Any, depends: Sequence[bool]) -> tuple[list[bool], str | None]:
       results, culprit = _walk(getattr(inner, "jaxpr", inner), operands)
       if culprit is not None:
         return [], culprit
-    elif _is_linear(name, operands) and _keeps_precision(equation, operands):
+    elif (
+      _is_linear(name, operands)
+      and _keeps_precision(equation, operands)
+      and _is_precise(equation.params.get("precision"))
+    ):
       results = [True] * len(equation.outvars)
     else:
       return [], name
@@ -107,6 +198,12 @@ def _is_linear(name: str, operands: Sequence[bool]) -> bool:
   if name in _BILINEAR:
     return sum(operands) <= 1
   return name in _LINEAR or (name == "div" and not operands[1])
+
+
+def _is_precise(precision: Any) -> bool:
+  """Of a product: None, one for both operands, or one for each."""
+  each = precision if isinstance(precision, tuple) else (precision,)
+  return all(one is None or one in _PRECISE for one in each)
 
 
 def _keeps_precision(equation: Any, operands: Sequence[bool]) -> bool:

@@ -22,6 +22,9 @@ _DISTANCES = {
     bounds.stacked_a_priori,
   )
 }
+# Those of them whose arguments are public, so that their result is known before
+# the data are.
+_A_PRIORI = ("a_priori", "sekhari", "stacked_a_priori")
 _THEOREMS = _DISTANCES | {
   function.__name__: function
   for function in (
@@ -109,6 +112,21 @@ def check_distance(
   if derived.theorem in _THEOREMS and derived.theorem not in _DISTANCES:
     yield f"{path}.theorem is {derived.theorem!r}, which bounds no distance."
   yield from _check(path, derived, head)
+
+
+def check_a_priori(derived: Derived) -> None:
+  """Refuses a distance that is not the result of an a-priori theorem.
+
+  Raises:
+    ValueError: if the theorem measures, or the result is another.
+  """
+  if derived.theorem not in _A_PRIORI:
+    raise ValueError(
+      f"max_distance is the result of {derived.theorem!r}; it must be a number "
+      f"chosen beforehand, or of one of {', '.join(_A_PRIORI)}."
+    )
+  for problem in check_distance("max_distance", derived, None):
+    raise ValueError(problem)
 
 
 def check_head(stored: Head) -> Iterator[str]:

@@ -6,10 +6,12 @@ that every byte of a document counts.
 
 import functools
 import json
-import math
 import types
 import typing
 from typing import Any
+
+# Integers beyond are no doubles; nor are NaN and infinities below.
+_LARGEST = 1e300
 
 
 def encode(value: Any, *, indent: int | None = None) -> str:
@@ -18,7 +20,7 @@ def encode(value: Any, *, indent: int | None = None) -> str:
   Raises:
     ValueError: if a number is not finite.
   """
-  return json.dumps(_plain(value), indent=indent, allow_nan=False)
+  return json.dumps(plain(value), indent=indent, allow_nan=False)
 
 
 def decode(kind: Any, text: str, *, indent: int | None = None) -> Any:
@@ -46,13 +48,14 @@ def decode(kind: Any, text: str, *, indent: int | None = None) -> Any:
 _hints = functools.cache(typing.get_type_hints)
 
 
-def _plain(value):
+def plain(value: Any) -> Any:
+  """Named tuples as dicts and tuples as lists, what JSON has."""
   if hasattr(value, "_asdict"):
-    return {name: _plain(each) for name, each in value._asdict().items()}
+    return {name: plain(each) for name, each in value._asdict().items()}
   if isinstance(value, dict):
-    return {name: _plain(each) for name, each in value.items()}
+    return {name: plain(each) for name, each in value.items()}
   if isinstance(value, tuple):
-    return [_plain(each) for each in value]
+    return [plain(each) for each in value]
   return value
 
 
@@ -108,7 +111,7 @@ def _is(kind, value):
   if isinstance(value, bool):
     return kind is bool
   if kind is float:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and -_LARGEST < value < _LARGEST
   return isinstance(value, kind)
 
 

@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.sparse import csgraph
 
-_TOLERANCE = 1e-9
+# Most that a mixing matrix may be off by, in its symmetry and its rows' sums.
+TOLERANCE = 1e-12
+_PERIODIC = 1e-9
 _MAX_DRAWS = 100
 
 
@@ -159,19 +161,20 @@ def check_mixing(mixing: Any, *, removed: Iterable[int] = ()) -> None:
 
   Raises:
     ValueError: if W is not square, finite, non-negative, symmetric and doubly
-      stochastic, its graph is not connected, or rho is 1 (a bipartite graph
-      whose clients give themselves no weight).
+      stochastic (to `TOLERANCE`), its graph is not connected, or rho is 1 (a
+      bipartite graph whose clients give themselves no weight).
   """
   mixing = np.asarray(mixing)
   if mixing.ndim != 2 or mixing.shape[0] != mixing.shape[1]:
     raise ValueError(f"mixing has shape {mixing.shape}; it must be square.")
   _refuse(not np.isfinite(mixing).all(), "has NaN or infinite entries")
-  _refuse(mixing.min() < 0, "has negative entries")
-  _refuse(np.abs(mixing - mixing.T).max() > _TOLERANCE, "is not symmetric")
-  _refuse(
-    np.abs(mixing.sum(1) - 1).max() > _TOLERANCE,
-    "has rows that do not sum to 1",
-  )
+  least = mixing.min()
+  _refuse(least < 0, f"has the negative entry {least:.3g}")
+  asymmetry = np.abs(mixing - mixing.T).max()
+  _refuse(asymmetry > TOLERANCE, f"is not symmetric (off by {asymmetry:.3g})")
+  sums = mixing.sum(1)
+  worst = sums[np.argmax(np.abs(sums - 1))]
+  _refuse(abs(worst - 1) > TOLERANCE, f"has a row that sums to {worst:.13g}")
   removed = np.asarray(list(removed), int)
   rest = _rest(mixing, removed)
   _refuse(
@@ -179,7 +182,16 @@ def check_mixing(mixing: Any, *, removed: Iterable[int] = ()) -> None:
   )
   _refuse(_components(rest) != 1, "has a graph that is not connected")
   rho = spectrum(mixing, removed=removed).rho
-  _refuse(rho > 1 - _TOLERANCE, f"is periodic (rho is {rho})")
+  _refuse(rho > 1 - _PERIODIC, f"is periodic (rho is {rho})")
+
+
+def removed(mixing: Any) -> np.ndarray:
+  """The clients that have left: their rows are unit rows.
+
+  A client that is the only one has not left.
+  """
+  mixing = np.asarray(mixing)
+  return np.flatnonzero((np.diag(mixing) == 1) & (len(mixing) > 1))
 
 
 class Spectrum(NamedTuple):

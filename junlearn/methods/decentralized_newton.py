@@ -3,7 +3,7 @@
 Clients train without a server, and what one of them was asked to delete has
 mixed into every model. A Newton correction, from curvature that all clients
 measure on their retained data, takes it out again; noise then makes it
-certified (`certify.certified` with `bound`).
+certified (`certify.certified` with `clients.retraining.bound`).
 
 Stacked form, one round of training being T(X) = W X - gamma grad F(X): T is
 gradient descent on
@@ -33,30 +33,31 @@ client's model, because differences of models would be released without noise.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from junlearn.across import AXES, Backend, across
+from junlearn.across import AXES, Backend
 from junlearn.certify import bounds
+from junlearn.certify.premises import retained
 from junlearn.clients import rounds
-from junlearn.clients.gossip import average, dense, number
+from junlearn.clients.gossip import dense
+from junlearn.clients.retraining import (
+  Form,
+  check_form,
+  consensus,
+  for_all,
+  mean_gradient,
+)
 from junlearn.clients.training import Training
 from junlearn.curvature import Curvature, Matvec, newton, operator
 from junlearn.curvature.solve import add_scaled
 from junlearn.loss import OutputLoss, of_outputs, softmax_cross_entropy
-from junlearn.methods.newton import (
-  check_at_least,
-  check_positive,
-  retained,
-)
+from junlearn.methods.newton import check_at_least, check_positive
 from junlearn.model import Model
-from junlearn.transform import Request, Result, Transform
-
-Form = Literal["stacked", "consensus"]
+from junlearn.transform import Result, Transform
 
 
 def transform(
@@ -87,15 +88,16 @@ def transform(
     training: how the clients trained, and would retrain.
     form: see above. The consensus is the minimiser of the mean risk, which is
       not where training with a constant step ends.
-    max_distance: stop once `bound` is at most this; 0 takes all steps that
-      lower the residual.
+    max_distance: stop once the distance to retraining (`retraining.bound`) is
+      at most this; 0 takes all steps that lower the residual.
     num_steps: most Newton steps, at least 1.
     curvature: what stands for the Hessians of the losses, see
       `curvature.operator`; with several local steps only "hessian".
     damping: added to `l2` in the curvature alone, at least 0.
     tolerance: relative residual of each linear solve.
     cg_steps: most products, hence exchanges, a solve.
-    smoothness: as in `bound`.
+    smoothness: beta, at least the largest eigenvalue of any client's Hessian,
+      penalty included (`certify.constants`); several local steps need it.
     output_loss: `(outputs, examples) -> [n]`.
     backend: how the clients are run, see `across`; not "map".
 
@@ -126,7 +128,7 @@ def transform(
     )
     return params, info
 
-  correct = _for_all(body, backend)
+  correct = for_all(body, backend)
 
   def stage(key, params, request):
     del key
@@ -135,50 +137,6 @@ def transform(
     return Result(params, request, jax.tree.map(lambda leaf: leaf[0], info))
 
   return stage
-
-
-def bound(
-  model: Model,
-  training: Training,
-  *,
-  form: Form = "stacked",
-  smoothness: float | None = None,
-  output_loss: OutputLoss = softmax_cross_entropy,
-  backend: Backend = "vmap",
-) -> Callable[[Any, Request], jax.Array]:
-  """How far the clients' models are from retraining, for `certify.certified`.
-
-      stacked:    |X - X'|_F <= |X - T^-(X)|_F / (gamma l2)        (tau = 1)
-                  |X - X'|_F <= |X - T^-(X)|_F / (1 - kappa)       (tau > 1)
-      consensus:  |x - x'|   <= |mean_i grad F_i^-(x)| / l2
-
-  Args:
-    model: of one client, in evaluation mode.
-    training: how the clients trained, and would retrain.
-    form: "stacked" takes the noise `independent`, "consensus" `shared`.
-    smoothness: beta, at least the largest eigenvalue of any client's Hessian,
-      penalty included (`certify.constants`); several local steps need it.
-    output_loss: `(outputs, examples) -> [n]`.
-    backend: how the clients are run, see `across`; not "map".
-
-  Returns:
-    `(params, request) -> scalar`. For a consensus whose rows differ it is
-    infinite: their differences would be released without noise.
-
-  **Guarantees**: X' is the fixed point of the rounds without the forgotten
-  examples, x' the minimiser of the mean risk; for any params, however they came
-  about. Assumes that `output_loss` is convex in the outputs and these linear
-  in the params (`certify.convexity`), and that the mixing matrix is symmetric
-  and doubly stochastic (`topology.check_mixing`).
-
-  Raises:
-    ValueError: if an argument is out of range.
-  """
-  system = _system(
-    model, training, form, "hessian", 0.0, smoothness, output_loss
-  )
-  measure = _for_all(system.measure, backend)
-  return lambda params, request: measure(params, retained(request))[0]
 
 
 class _System(NamedTuple):
@@ -190,7 +148,6 @@ class _System(NamedTuple):
     matrix: (x, retain) -> Matvec, its derivative.
     inner: inner product of two x.
     distance: |gradient| times this is at least the distance to retraining.
-    measure: (params, retain) -> `bound`.
   """
 
   start: Callable[[Any], Any]
@@ -198,14 +155,12 @@ class _System(NamedTuple):
   matrix: Callable[[Any, Any], Matvec]
   inner: Callable[[Any, Any], jax.Array]
   distance: float
-  measure: Callable[[Any, Any], jax.Array]
 
 
 def _system(
   model, training, form, curvature, damping, smoothness, output_loss
 ) -> _System:
-  if form not in get_args(Form):
-    raise ValueError(f"form is {form!r}; it must be 'stacked' or 'consensus'.")
+  check_form(form)
   check_positive(l2=training.l2, step_size=training.step_size)
   check_at_least(1, local_steps=training.local_steps)
   loss = of_outputs(model, output_loss)
@@ -250,12 +205,7 @@ def _stacked(training, loss, of_risk) -> _System:
 
     return matvec
 
-  def measure(params, retain):
-    return bounds.residual(_norm(gradient(params, retain)), l2=training.l2)
-
-  return _System(
-    lambda x: x, gradient, matrix, _inner, 1 / training.l2, measure
-  )
+  return _System(lambda x: x, gradient, matrix, _inner, 1 / training.l2)
 
 
 def _several_steps(training, loss, smoothness) -> _System:
@@ -294,56 +244,25 @@ def _several_steps(training, loss, smoothness) -> _System:
     back = transposed(x, retain)
     return lambda v: back(optax.tree.sub(v, mix(push(v))))
 
-  def measure(params, retain):
-    norm = _norm(residual(params, retain))
-    return bounds.fixed_point_residual(norm, contraction=contraction)
-
   # The smallest singular value of I - J is at least 1 - kappa.
   distance = bounds.fixed_point_residual(1.0, contraction=contraction) ** 2
-  return _System(lambda x: x, gradient, matrix, _inner, distance, measure)
+  return _System(lambda x: x, gradient, matrix, _inner, distance)
 
 
 def _consensus(training, loss, of_risk) -> _System:
   """All clients solve the same equations for the same x."""
-  risk = training.risk(loss)
-  kept_weight = np.diag(training.mixing)
-  present = (kept_weight < 1) | (len(kept_weight) == 1)  # who has not left
-
-  def mean(values):
-    return average(values, jnp.asarray(present)[number(present)])
-
-  def gradient(x, retain):
-    return mean(jax.grad(risk)(x, retain))
+  gradient = mean_gradient(training, loss)
+  mean = consensus(training)
 
   def matrix(x, retain):
     own = of_risk(x, retain)
     return lambda v: mean(own(v))
 
-  def measure(params, retain):
-    first = average(params, jax.lax.axis_index(AXES) == 0)
-    unequal = jax.tree.map(lambda a, b: jnp.sum(a != b), params, first)
-    apart = jax.lax.psum(optax.tree.sum(unequal), AXES)
-    norm = optax.tree.norm(gradient(first, retain))
-    distance = bounds.residual(norm, l2=training.l2)
-    return jnp.where(apart > 0, jnp.inf, distance)
-
-  return _System(
-    mean, gradient, matrix, optax.tree.vdot, 1 / training.l2, measure
-  )
-
-
-def _for_all(body, backend):
-  # pmap compiles by itself; in jit, clients of several processes cannot talk.
-  mapped = across(body, backend=backend, collective=True)
-  return mapped if backend == "pmap" else jax.jit(mapped)
+  return _System(mean, gradient, matrix, optax.tree.vdot, 1 / training.l2)
 
 
 def _inner(a, b):
   return jax.lax.psum(optax.tree.vdot(a, b), AXES)
-
-
-def _norm(x):
-  return jnp.sqrt(_inner(x, x))
 
 
 def _scale(factor, x):

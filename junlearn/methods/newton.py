@@ -19,18 +19,17 @@ to the optimum; systems are solved by conjugate gradients; steps are repeated,
 and shortened where the residual would rise.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import optax
 
 from junlearn import objective
-from junlearn.certify import bounds
+from junlearn.certify import premises
+from junlearn.certify.certified import Bound
+from junlearn.certify.rounding import gradient_error
 from junlearn.curvature import Curvature, newton, operator
 from junlearn.loss import OutputLoss, of_outputs, softmax_cross_entropy
 from junlearn.model import Model
-from junlearn.transform import Request, Result, Transform
+from junlearn.transform import Result, Transform
 from junlearn.view import View, full, restrict
 
 
@@ -97,7 +96,7 @@ def transform(
 
   def stage(key, params, request):
     del key
-    params, info = correct(params, retained(request))
+    params, info = correct(params, premises.retained(request))
     return Result(params, request, info)
 
   return stage
@@ -107,29 +106,71 @@ def bound(
   model: Model,
   *,
   l2: float,
+  features: str,
+  comparator: float = 0.0,
   output_loss: OutputLoss = softmax_cross_entropy,
+  convex: str = "",
   view: View | None = None,
-) -> Callable[[Any, Request], jax.Array]:
-  """`(params, request) -> |grad F^-(params)| / l2`, for `certify.certified`.
+) -> Bound:
+  """How far params are from retraining, for `certify.certified`.
 
-  Arguments as in `transform`.
+      |theta - theta'| <= (|grad F^-(theta)| + rounding) / l2
+
+  Args:
+    model: as in `transform`; its outputs must be affine in the free leaves.
+    l2: as in `transform`.
+    features: what the inputs are, as a sentence, and why neither they nor the
+      leaves that are not free were made from the records to forget; nobody can
+      check it, and it stands in the certificate.
+    comparator: most that a retrained model may be from its own optimum, at
+      least 0.
+    output_loss: `(outputs, examples) -> [n]`.
+    convex: why the loss is convex in the outputs, as a sentence; only
+      `softmax_cross_entropy` needs none.
+    view: as in `transform`.
+
+  Returns:
+    A `Bound` that checks the model, the loss, the records and the request.
+
+  Raises:
+    ValueError: if a number is out of range or `features` is empty.
 
   **Guarantees**: at least the distance to the minimiser of `F^-` over the free
-  leaves, for any values of these, however they came about. Assumes that
-  `output_loss` is convex in the outputs and these affine in the free leaves
-  (`certify.convexity`), and that retraining would leave the others as they are.
+  leaves, for any values of these, however they came about (`certify`, lemmas 1
+  and 9). Assumes what the `Bound` checks, and what it states.
   """
   check_positive(l2=l2)
+  check_at_least(0, comparator=comparator)
   view = view or full()
 
   @jax.jit
-  def distance(params, retain):
+  def measure(params, retain):
     free_model, free = restrict(model, view, params)
     risk = objective.risk(of_outputs(free_model, output_loss), l2=l2)
-    norm = optax.tree.norm(jax.grad(risk)(free, retain))
-    return bounds.residual(norm, l2=l2)
+    error = gradient_error(free_model, output_loss, free, retain, l2=l2)
+    return {
+      "gradient_norm": optax.tree.norm(jax.grad(risk)(free, retain)),
+      "gradient_error": error,
+    }
 
-  return lambda params, request: distance(params, retained(request))
+  return Bound(
+    theorem="residual",
+    constants={"l2": l2},
+    measure=lambda params, request: measure(params, premises.retained(request)),
+    norm="joint",
+    comparator=comparator,
+    checks=premises.of_classifier(
+      model, output_loss, convex=convex, view=view, axes=1
+    ),
+    stated={
+      "features": premises.statement(features=features),
+      "retraining": "Retraining minimises the same risk over the retained "
+      f"records, to within {comparator:.6g} of its optimum, and adds the same "
+      "noise.",
+      **premises.STATED,
+    },
+    view=view,
+  )
 
 
 def check_positive(**values: float) -> None:
@@ -152,14 +193,3 @@ def check_at_least(least: float, **values: float) -> None:
   for name, value in values.items():
     if not value >= least:
       raise ValueError(f"{name} is {value}; it must be at least {least}.")
-
-
-def retained(request: Request) -> Any:
-  """The examples to keep.
-
-  Raises:
-    ValueError: if the request has none.
-  """
-  if request.retain is None:
-    raise ValueError("the request has no retain examples.")
-  return request.retain

@@ -16,6 +16,11 @@ from junlearn.report.metric import Metric
 from junlearn.report.palette import Palette
 from junlearn.report.summary import summarize
 
+_LEFT_OUT = (
+  "Their ids are left out here: whoever may know them finds them in the "
+  "folder's `private/requests.json`."
+)
+
 
 class Deletion(NamedTuple):
   """The request, as the page tells it.
@@ -25,12 +30,15 @@ class Deletion(NamedTuple):
     total: how many there were before.
     selection: how they were chosen, as a sentence.
     noun: what an id stands for ("training records", "clients").
+    private: whether the page tells only how many, neither the ids nor their
+      SHA-256, by which whoever knows the ids in question could try them all.
   """
 
   ids: Sequence[int | str]
   total: int
   selection: str
   noun: str = "training records"
+  private: bool = False
 
   @property
   def digest(self) -> str:
@@ -56,11 +64,14 @@ def _request(request: Deletion) -> list[blocks.Block]:
     if request.total
     else ""
   )
+  asked = blocks.Text(
+    f"Forget {count:,} of {request.total:,} {request.noun}{share}. "
+    f"{request.selection}"
+  )
+  if request.private:
+    return [asked, blocks.Text(_LEFT_OUT)]
   return [
-    blocks.Text(
-      f"Forget {count:,} of {request.total:,} {request.noun}{share}. "
-      f"{request.selection}"
-    ),
+    asked,
     blocks.Terms(
       [
         ("Ids", request.abbreviated),

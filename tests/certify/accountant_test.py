@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from junlearn.certify import calibrate
-from junlearn.certify.accountant import Account, BudgetError
+from junlearn.certify.accountant import Account, BudgetError, Release
 
 # sigmas at distance 1, delta, and epsilon as dp-accounting 0.6.0 gives it: the
 # composition of privacy loss distributions, each rounded up to multiples of
@@ -72,20 +73,100 @@ def test_one_release_spends_what_certified_spends():
   assert account.releases == ()  # the first account is as it was
 
 
-def test_an_exact_model_costs_nothing():
-  account = Account(1.0, 1e-5).add(0.0, 1.0)
-  assert account.spent == 0 and account.spent_epsilon == 0
-  assert account.left == Account(1.0, 1e-5).left
-
-
 def test_a_spent_budget_refuses():
   account = Account(1.0, 1e-5)
   account = account.add(account.left, 1.0)
   assert account.left == 0
-  with pytest.raises(BudgetError, match=r"after 1 releases .*: retrain now"):
+  with pytest.raises(BudgetError, match=r"after 1 release: retrain now"):
     account.sigma(0.1)
-  with pytest.raises(BudgetError, match="retrain now"):
+  with pytest.raises(BudgetError, match=r"leaves 0\.0 after 1 release: retr"):
     account.add(1e-3, 1.0)
+
+
+def test_a_first_release_beyond_the_budget_is_not_called_spent():
+  account = Account(1e-12, 1e-15)
+  with pytest.raises(BudgetError) as error:
+    account.add(5e-10, 2.0)
+  text = str(error.value)
+  assert "distance 5e-10 at sigma 2.0 has a distance / sigma of 2.5e-10" in text
+  assert "budget of epsilon 1e-12 at delta 1e-15" in text
+  assert f"leaves {account.left} after no releases" in text
+  assert "spent" not in text and " 0.0 " not in text
+
+
+@pytest.mark.parametrize("epsilon", [1e-300, 1e-12, 1e308])
+def test_what_is_left_of_the_smallest_and_largest_budgets(epsilon):
+  account = Account(epsilon, 1e-300)
+  whole = account.left
+  np.testing.assert_allclose(
+    whole, 1 / calibrate.gaussian_sigma(epsilon, 1e-300, 1.0)
+  )
+  account = account.add(0.6 * whole, 1.0)
+  np.testing.assert_allclose(account.left, 0.8 * whole)  # Pythagoras
+
+
+def test_what_is_not_a_number_is_not_left():
+  account = Account(1.0, 1e-5, (Release(float("nan"), 1.0),))
+  with pytest.raises(BudgetError):
+    account.add(1e-9, 1.0)
+  with pytest.raises(BudgetError):
+    account.sigma(1e-9)
+
+
+def play(rng, comparator, account, ratio, rounds, *, anew):
+  """Log-likelihood ratios of an analyst whose noise depends on what he saw.
+
+  Who was lucky takes all that is left in one release, or, with `anew`, all of
+  a budget that he begins anew; the others keep some for later.
+  """
+  if rounds == 0 or not len(ratio):
+    return ratio
+  lucky = ratio > 0.3
+  parts = []
+  for chosen, is_lucky in ((ratio[lucky], True), (ratio[~lucky], False)):
+    current = account
+    if is_lucky and anew:
+      current = Account(account.epsilon, account.delta)
+    if current.left < 1e-3:
+      parts.append(chosen)
+      continue
+    all_at_once = is_lucky or rounds == 1
+    sigma = current.sigma(0.7, releases=1 if all_at_once else 2 * rounds)
+    mu = 0.7 / sigma
+    mean = -(mu**2) / 2 if comparator else mu**2 / 2
+    chosen = chosen + rng.normal(mean, mu, len(chosen))
+    after = current.add(0.7, sigma)
+    parts.append(play(rng, comparator, after, chosen, rounds - 1, anew=anew))
+  return np.concatenate(parts)
+
+
+def measured_delta(account, *, anew):
+  """`P(ratio > epsilon) - e^epsilon P'(ratio > epsilon)`, between bounds.
+
+  Each probability by Clopper and Pearson, wrong once in 1000.
+  """
+  rng = np.random.default_rng(0)
+  bounds = []
+  for comparator in (False, True):
+    ratio = play(rng, comparator, account, np.zeros(10**6), 4, anew=anew)
+    found = int(np.sum(ratio > account.epsilon))
+    test = stats.binomtest(found, ratio.size)
+    bounds.append(test.proportion_ci(0.999, method="exact"))
+  scale = np.exp(account.epsilon)
+  low = bounds[0].low - scale * bounds[1].high
+  return low, bounds[0].high - scale * bounds[1].low
+
+
+def test_noise_may_depend_on_earlier_releases_within_the_budget():
+  """The filter's theorem, with equality: every path fills the budget."""
+  low, high = measured_delta(Account(0.5, 0.1), anew=False)
+  assert low <= 0.1 <= high
+  assert high - low <= 0.01
+
+
+def test_a_budget_begun_anew_after_lucky_releases_is_not_covered():
+  low, _ = measured_delta(Account(0.5, 0.1), anew=True)
+  assert low > 0.12
 
 
 @pytest.mark.parametrize(
@@ -94,7 +175,9 @@ def test_a_spent_budget_refuses():
     (lambda: Account(0.0, 1e-5).left, "epsilon is 0.0"),
     (lambda: Account(1.0, 0.0).left, "delta is 0.0"),
     (lambda: Account(1.0, 1e-5).add(-1.0, 1.0), "distance is -1.0"),
+    (lambda: Account(1.0, 1e-5).add(0.0, 1.0), "distance is 0.0"),
     (lambda: Account(1.0, 1e-5).add(1.0, 0.0), "sigma is 0.0"),
+    (lambda: Account(1.0, 1e-5).sigma(1e308), r"distance is 1e\+308"),
     (lambda: Account(1.0, 1e-5).sigma(0.0), "distance is 0.0"),
     (lambda: Account(1.0, 1e-5).sigma(1.0, releases=0), "releases is 0"),
   ],

@@ -6,46 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import special
 
 from junlearn.certify import bounds, constants
+from tests.certify.logistic import Logistic, minimise, norm, sound
 
 INSTANCES = 220
-norm = np.linalg.norm
-
-
-class Logistic:
-  """`mean log(1 + exp(-y x.w)) + l2/2 |w|^2`, over rows that are kept."""
-
-  def __init__(self, x, y, l2):
-    self.x, self.y, self.l2 = x, y, l2
-
-  def gradient(self, w):
-    slope = -self.y * special.expit(-self.y * (self.x @ w))
-    return self.x.T @ slope / len(self.y) + self.l2 * w
-
-  def hessian(self, w):
-    p = special.expit(self.x @ w)
-    curved = self.x.T * (p * (1 - p)) @ self.x / len(self.y)
-    return curved + self.l2 * np.eye(len(w))
-
-  def without(self, removed):
-    keep = np.setdiff1d(np.arange(len(self.y)), removed)
-    return Logistic(self.x[keep], self.y[keep], self.l2)
-
-
-def minimise(gradient, hessian, w):
-  """Damped Newton, to rounding."""
-  for _ in range(200):
-    g = gradient(w)
-    if norm(g) < 1e-14:
-      return w
-    step, size = np.linalg.solve(hessian(w), g), 1.0
-    while norm(gradient(w - size * step)) > norm(g) and size > 1e-8:
-      size /= 2
-    w = w - size * step
-  assert norm(gradient(w)) < 1e-12
-  return w
 
 
 def random_problem(rng, l2=None):
@@ -79,11 +44,6 @@ def instances():
     known = constants.logistic(input_norm=radius, l2=risk.l2)
     found.append((rng, risk, retained, m, trained, retrained, known))
   return found
-
-
-def sound(bound, distance):
-  """The bound holds, up to the rounding of the retrained oracle."""
-  return distance <= bound * (1 + 1e-9) + 1e-12
 
 
 def test_residual():
@@ -236,165 +196,21 @@ def test_guo_is_attained_where_the_curvature_changes_most():
   assert norm(left) <= bound <= 1.01 * norm(left)
 
 
-# Decentralised rounds.
+# Rounding.
 
 
-class Ring:
-  """Clients of logistic risks on a ring, uniform weighting."""
-
-  def __init__(self, risks, step_size):
-    self.risks, self.step_size = risks, step_size
-    n = len(risks)
-    self.mixing = sum(np.roll(np.eye(n), k, 1) for k in (-1, 0, 1)) / 3
-    self.shape = (n, risks[0].x.shape[1])
-
-  def gradients(self, stacked):
-    pairs = zip(self.risks, stacked, strict=True)
-    return np.stack([risk.gradient(w) for risk, w in pairs])
-
-  def round(self, stacked):
-    return self.mixing @ stacked - self.step_size * self.gradients(stacked)
-
-  def local_rounds(self, stacked, num_local_steps):
-    for _ in range(num_local_steps):
-      stacked = stacked - self.step_size * self.gradients(stacked)
-    return self.mixing @ stacked
-
-  def potential_gradient(self, flat):
-    stacked = flat.reshape(self.shape)
-    return ((stacked - self.round(stacked)) / self.step_size).ravel()
-
-  def potential_hessian(self, flat):
-    n, d = self.shape
-    mixing = np.kron(np.eye(n) - self.mixing, np.eye(d)) / self.step_size
-    for i, w in enumerate(flat.reshape(self.shape)):
-      rows = slice(i * d, (i + 1) * d)
-      mixing[rows, rows] += self.risks[i].hessian(w)
-    return mixing
-
-  def optimum(self):
-    start = np.zeros(np.prod(self.shape))
-    return minimise(self.potential_gradient, self.potential_hessian, start)
-
-
-def ring_instances(count):
-  for seed in range(count):
-    rng = np.random.default_rng(1000 + seed)
-    l2 = 10 ** rng.uniform(-2, -0.5)
-    risks = []
-    for _ in range(5):
-      n = rng.integers(8, 30)
-      x = rng.normal(size=(n, 3)) + rng.normal(0, 1, 3)
-      x /= norm(x, axis=1, keepdims=True)
-      risks.append(Logistic(x, rng.choice([-1.0, 1.0], n), l2))
-    known = constants.logistic(input_norm=1.0, l2=l2)
-    ring = Ring(risks, 10 ** rng.uniform(-1, 0.3))
-    m = int(rng.integers(1, len(risks[2].y) // 2))
-    if seed % 2:
-      risks[2].y[:m] = -1
-      risks[2].x[:m] = risks[2].x[0]
-    retained = [*risks]
-    retained[2] = risks[2].without(np.arange(m))
-    yield rng, ring, Ring(retained, ring.step_size), m, known, l2
-
-
-def test_contraction_of_a_round():
-  for rng, ring, _, _, known, l2 in ring_instances(40):
-    options = {
-      "step_size": ring.step_size,
-      "l2": l2,
-      "smoothness": known.smoothness,
-    }
-    smallest = np.linalg.eigvalsh(ring.mixing)[0]
-    mixing = bounds.mixing_contraction(smallest_eigenvalue=smallest, **options)
-    local = bounds.local_contraction(num_local_steps=3, **options)
-    for _ in range(10):
-      a, b = rng.normal(0, rng.choice([0.01, 1, 10]), (2, *ring.shape))
-      change = norm(ring.round(a) - ring.round(b))
-      assert change <= mixing * norm(a - b) * (1 + 1e-9)
-      change = norm(ring.local_rounds(a, 3) - ring.local_rounds(b, 3))
-      assert change <= local * norm(a - b) * (1 + 1e-9)
-
-
-def test_contraction_is_attained_by_quadratics():
-  """Diagonal Hessians at both ends of the spectrum, mixing included."""
-  mixing = np.array([[0.2, 0.8], [0.8, 0.2]])  # eigenvalues 1 and -0.6
-  for step_size, l2, smoothness in ((0.1, 0.5, 0.6), (1.0, 0.1, 1.3)):
-    options = {"step_size": step_size, "l2": l2, "smoothness": smoothness}
-    jacobians = [mixing - step_size * h * np.eye(2) for h in (l2, smoothness)]
-    np.testing.assert_allclose(
-      bounds.mixing_contraction(smallest_eigenvalue=-0.6, **options),
-      max(norm(jacobian, 2) for jacobian in jacobians),
-    )
-    np.testing.assert_allclose(
-      bounds.local_contraction(num_local_steps=4, **options),
-      max(abs(1 - step_size * h) ** 4 for h in (l2, smoothness)),
-    )
-
-
-def test_fixed_point_residual_and_stacked_a_priori():
-  ratios = []
-  for rng, ring, retained, m, known, l2 in ring_instances(60):
-    smallest = np.linalg.eigvalsh(ring.mixing)[0]
-    contraction = bounds.mixing_contraction(
-      step_size=ring.step_size,
-      l2=l2,
-      smoothness=known.smoothness,
-      smallest_eigenvalue=smallest,
-    )
-    trained, retrained = ring.optimum(), retained.optimum()
-    trained = trained + rng.normal(0, 1e-4, trained.shape)
-    g = retained.potential_gradient(trained)
-    hessian = retained.potential_hessian(trained)
-    step = 0.99 * np.linalg.solve(hessian, g)
-    for flat in (trained, trained - step):
-      stacked = flat.reshape(ring.shape)
-      if contraction < 1:
-        bound = bounds.fixed_point_residual(
-          norm(retained.round(stacked) - stacked), contraction=contraction
-        )
-        assert sound(bound, norm(flat - retrained))
-        ratios.append(bound / norm(flat - retrained))
-      gradient = norm(retained.potential_gradient(flat))
-      bound = bounds.residual(gradient, l2=l2)
-      assert sound(bound, norm(flat - retrained))
-    left = norm(ring.potential_gradient(trained))
-    bound = bounds.stacked_a_priori(
-      m,
-      len(ring.risks[2].y),
-      l2=l2,
-      gradient=known.gradient,
-      hessian_lipschitz=known.hessian_lipschitz,
-      training_residual=left,
-      solve_error=norm(g - hessian @ step),
-    )
-    assert sound(bound, norm(trained - step - retrained))
-    shift = 2 * known.gradient * m / len(ring.risks[2].y)
-    assert norm(g) <= left + shift
-  assert len(ratios) > 60
-  assert np.median(ratios) <= 100
-
-
-def test_fixed_point_of_local_steps():
-  for rng, _, retained, _, known, l2 in ring_instances(10):
-    retained.step_size = min(retained.step_size, 1 / known.smoothness)
-    contraction = bounds.local_contraction(
-      step_size=retained.step_size,
-      l2=l2,
-      smoothness=known.smoothness,
-      num_local_steps=5,
-    )
-    fixed = np.zeros(retained.shape)
-    for _ in range(int(np.log(1e-14) / np.log(contraction)) + 50):
-      fixed = retained.local_rounds(fixed, 5)
-      if norm(retained.local_rounds(fixed, 5) - fixed) < 1e-14:
-        break
-    for scale in (1e-6, 1e-2, 1.0):
-      start = fixed + rng.normal(0, scale, fixed.shape)
-      bound = bounds.fixed_point_residual(
-        norm(retained.local_rounds(start, 5) - start), contraction=contraction
-      )
-      assert sound(bound, norm(start - fixed))
+@pytest.mark.parametrize("error", [0.0, 1e-3, 2.0])
+def test_what_rounding_did_to_a_norm_is_added_to_it(error):
+  """A true gradient that much longer has the same bound."""
+  assert bounds.residual(0.3, l2=0.1, gradient_error=error) == pytest.approx(
+    bounds.residual(0.3 + error, l2=0.1), rel=1e-14
+  )
+  options = {"contraction": 0.9}
+  assert bounds.fixed_point_residual(
+    0.3, residual_error=error, **options
+  ) == pytest.approx(
+    bounds.fixed_point_residual(0.3 + error, **options), rel=1e-14
+  )
 
 
 # Floats and traced scalars.
@@ -411,6 +227,8 @@ def test_traced_scalars_give_the_same_numbers(x64):
     public = {"l2": x, "hessian_lipschitz": 0.1}
     return [
       bounds.residual(x, l2=0.1),
+      bounds.residual(x, l2=0.1, gradient_error=x),
+      bounds.fixed_point_residual(x, contraction=mixed, residual_error=x),
       bounds.fixed_point_residual(x, contraction=mixed),
       bounds.fixed_point_residual(x, contraction=local),
       bounds.inexact_newton_step(x, x, l2=0.1, hessian_lipschitz=x),
@@ -436,7 +254,12 @@ def test_a_traced_expansion_has_no_bound():
 
 
 def test_not_a_number_is_no_bound():
-  assert np.isnan(bounds.residual(float("nan"), l2=0.1))
+  nan = float("nan")
+  assert np.isnan(bounds.residual(nan, l2=0.1))
+  assert np.isnan(bounds.residual(0.1, l2=0.1, gradient_error=nan))
+  assert np.isnan(
+    bounds.fixed_point_residual(0.1, contraction=0.5, residual_error=nan)
+  )
 
 
 @pytest.mark.parametrize(
@@ -445,6 +268,16 @@ def test_not_a_number_is_no_bound():
     (lambda: bounds.residual(1.0, l2=0.0), "l2 is 0.0"),
     (lambda: bounds.residual(1.0, l2=float("nan")), "l2 is nan"),
     (lambda: bounds.residual(-1.0, l2=1.0), "gradient_norm is -1.0"),
+    (
+      lambda: bounds.residual(1.0, l2=1.0, gradient_error=-1e-9),
+      "gradient_error is -1e-09",
+    ),
+    (
+      lambda: bounds.fixed_point_residual(
+        1.0, contraction=0.5, residual_error=-1e-9
+      ),
+      "residual_error is -1e-09",
+    ),
     (
       lambda: bounds.fixed_point_residual(1.0, contraction=1.0),
       "contraction is 1.0",

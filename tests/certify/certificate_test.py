@@ -1,77 +1,27 @@
+"""Certificates: what is issued, what each field must be, strict reading."""
+
 import json
 
+import numpy as np
 import pytest
 
 from junlearn.certify import calibrate, certificate
 from junlearn.certify.derived import derive, head_of
+from tests.certify.issued import (
+  HEAD,
+  HEX,
+  KINDS,
+  PARAMS,
+  REQUEST,
+  a_priori,
+  bound_of,
+  by_limit,
+  changed,
+  decentralised,
+  issue,
+  leaves,
+)
 
-HASHES = certificate.Hashes(*(f"{k:064x}" for k in range(5)))
-HEAD = head_of("softmax", input_norm=1.5, l2=0.1, num_classes=10)
-
-
-def issue(**changes):
-  options = {
-    "experiment": "test",
-    "mode": "residual_stopped",
-    "epsilon": 1.0,
-    "delta": 1e-5,
-    "max_distance": 1e-3,
-    "comparator": 1e-6,
-    "noise_dimensions": 650,
-    "measured": derive("residual", gradient_norm=3e-5, l2=0.1),
-    "head": HEAD,
-    "assumptions": ["The noise key was drawn from entropy."],
-    "iterations": 3,
-    "hashes": HASHES,
-    "seeds": {"data": HASHES.config},
-  }
-  return certificate.issue(**{**options, **changes})
-
-
-def worst_case():
-  values = HEAD.values
-  public = derive(
-    "a_priori",
-    num_removed=1,
-    num_examples=5000,
-    l2=0.1,
-    optimum_gradient=values.optimum_gradient,
-    hessian_lipschitz=values.hessian_lipschitz,
-    training_residual=1e-9,
-  )
-  return issue(
-    mode="worst_case",
-    public=public,
-    max_distance=public.result,
-    measured=derive("residual", gradient_norm=1e-9, l2=0.1),
-  )
-
-
-def decentralised():
-  contraction = derive(
-    "mixing_contraction",
-    step_size=0.5,
-    l2=0.1,
-    smoothness=HEAD.values.smoothness,
-    smallest_eigenvalue=-0.35,
-  )
-  return issue(
-    measured=derive(
-      "fixed_point_residual", residual_norm=1e-6, contraction=contraction
-    )
-  )
-
-
-def reported():
-  return issue(mode="reported", max_distance=None, head=None)
-
-
-KINDS = {
-  "residual_stopped": issue,
-  "worst_case": worst_case,
-  "decentralised": decentralised,
-  "reported": reported,
-}
 every_kind = pytest.mark.parametrize("name", KINDS)
 
 
@@ -81,41 +31,56 @@ def test_json_round_trip(name):
   text = certificate.to_json(issued)
   assert certificate.from_json(text) == issued
   assert not list(certificate.disagreements(issued))
-  assert json.loads(text)["schema"] == 1
+  assert json.loads(text)["schema"] == 2
 
 
 def test_numbers_of_a_release():
   issued = issue()
-  sigma = calibrate.gaussian_sigma(1.0, 1e-5, 1e-3 + 1e-6)
-  assert issued.sigma == pytest.approx(sigma, rel=1e-12)
   assert issued.measured.result == pytest.approx(3e-4)
-  assert issued.certified
+  # On a grid of 2^20 to 2^21 steps a sigma, for 650 numbers.
+  rough = calibrate.gaussian_sigma(1.0, 1e-5, 1e-3 + 1e-6)
+  assert 2**20 <= rough / issued.grid < 2**21
+  assert np.log2(issued.grid) == round(np.log2(issued.grid))
+  rounding = issued.grid * np.sqrt(650)
+  sigma = calibrate.gaussian_sigma(1.0, 1e-5, 1e-3 + 1e-6 + rounding)
+  np.testing.assert_allclose(
+    (issued.rounding, issued.sigma, issued.distance),
+    (rounding, sigma, 1e-3 + 1e-6 + rounding),
+    rtol=1e-12,
+  )
+  assert (issued.noise_dimensions, issued.norm) == (650, "joint")
 
 
-def test_a_reported_one_certifies_nothing():
-  text = certificate.to_json(reported())
-  assert json.loads(text)["certified"] is False
-  claimed = text.replace('"certified": false', '"certified": true')
-  problems = list(certificate.disagreements(certificate.from_json(claimed)))
-  assert problems == ["certified is True; mode 'reported' says False."]
+def test_one_row_is_drawn_where_rows_share_their_noise():
+  issued = issue(decentralised())
+  assert (issued.noise_dimensions, issued.norm) == (130, "row")
+  assert issued.rounding == pytest.approx(issued.grid * np.sqrt(130))
 
 
-def leaves(data, path=()):
-  pairs = data.items() if isinstance(data, dict) else enumerate(data)
-  for key, value in pairs:
-    if isinstance(value, dict | list):
-      yield from leaves(value, (*path, key))
-    else:
-      yield (*path, key), value
+def test_what_cannot_be_shown_is_kept_by_its_hash():
+  first = issue().hashes
+  for name, changes in (
+    ("config", {"config": b"{ }"}),
+    ("params_before", {"before": PARAMS}),
+    ("params_after", {"released": PARAMS}),
+  ):
+    changed = issue(**changes).hashes
+    others = changed._replace(**{name: getattr(first, name)})
+    assert changed != first and others == first
+  salted = issue(salt=bytes(31) + b"1").hashes
+  kept = {n for n in first._fields if getattr(first, n) == getattr(salted, n)}
+  assert kept == {"config", "params_after"}
+  assert first.forget_ids != first.retain_ids
 
 
 # What nothing else in the certificate determines; the data, the ledger or the
 # configuration do, or only the whole document's hash.
 FREE = {
   "experiment",
-  "noise_dimensions",
-  "assumptions",
-  "iterations",
+  "release",
+  "fallback",
+  "checked",
+  "stated",
   "hashes",
   "seeds",
   "versions",
@@ -125,23 +90,18 @@ FREE = {
 @every_kind
 def test_every_changed_number_is_found(name):
   """A tenth more or less of any number that the others determine."""
-  data = json.loads(certificate.to_json(KINDS[name]()))
-  changed = 0
-  for path, value in leaves(data):
+  issued = KINDS[name]()
+  count = 0
+  for path, value in leaves(json.loads(certificate.to_json(issued))):
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if path[0] in FREE or not is_number:
+    # The allowance is a part in a million of the norm it is added to.
+    if path[0] in FREE or not is_number or str(path[-1]).endswith("_error"):
       continue
     for factor in (0.9, 1.1):
-      place = edited = json.loads(json.dumps(data))
-      for key in path[:-1]:
-        place = place[key]
-      place[path[-1]] = value * factor if isinstance(value, float) else 7
-      text = json.dumps(edited, indent=2) + "\n"
-      issued = certificate.from_json(text)
-      problems = list(certificate.disagreements(issued))
-      assert problems, path
-      changed += 1
-  assert changed >= 2 * 8
+      other = value * factor if isinstance(value, float) else 7
+      assert list(certificate.disagreements(changed(issued, path, other))), path
+      count += 1
+  assert count >= 2 * 10
 
 
 def test_disagreements_name_the_field():
@@ -149,13 +109,16 @@ def test_disagreements_name_the_field():
   wrong = issued._replace(sigma=issued.sigma / 2)
   (problem,) = certificate.disagreements(wrong)
   assert problem.startswith("sigma is ")
+  for name, value in (("noise_dimensions", 0), ("norm", "rows")):
+    problems = list(certificate.disagreements(issued._replace(**{name: value})))
+    assert f"{name} is {value!r}; it must be" in " ".join(problems)
   head = HEAD._replace(values=HEAD.values._replace(smoothness=0.01))
   problems = list(certificate.disagreements(issued._replace(head=head)))
   assert [p.split(" is ")[0] for p in problems] == ["head.values.smoothness"]
   longer = issued.measured._replace(result=1e-4)
   problems = list(certificate.disagreements(issued._replace(measured=longer)))
   assert [p.split(" is ")[0] for p in problems] == ["measured.result"]
-  inner = decentralised()
+  inner = issue(decentralised())
   arguments = dict(inner.measured.arguments)
   contraction = arguments["contraction"]
   arguments["contraction"] = contraction._replace(result=0.1)
@@ -170,18 +133,18 @@ def test_disagreements_name_the_field():
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"max_distance": 1e-5}, "measured.result is 0.0003"),
-    ({"max_distance": None}, "max_distance is None"),
-    ({"mode": "worst_case"}, "public must be there"),
-    ({"mode": "sloppy"}, "mode is 'sloppy'"),
+    ({"measured": derive("residual", gradient_norm=3.0, l2=0.1)}, "must be at"),
     ({"epsilon": 0.0}, "epsilon is 0.0"),
-    ({"noise_dimensions": 0}, "noise_dimensions is 0"),
-    ({"assumptions": []}, "assumptions is empty"),
-    ({"iterations": -1}, "iterations is -1"),
-    ({"comparator": -1e-9}, "comparator is -1e-09"),
-    ({"seeds": {"noise": HASHES.config}}, "seeds.noise may lead"),
+    ({"checked": {}}, "checked is empty"),
+    ({"checked": {"weights": " "}}, "checked has an empty sentence"),
+    ({"bound": bound_of(stated={})}, "stated is empty"),
+    ({"bound": bound_of(stated={"features": ""})}, "stated has an empty"),
+    ({"sigma": 1e-3}, "sigma is 0.001; computed again"),
+    ({"grid": 2.0**-20}, "grid is "),
+    ({"rounding": 0.0}, "rounding is 0.0; computed again"),
+    ({"rounding": -1e-9}, "rounding is -1e-09; it must be at least 0"),
+    ({"seeds": {"noise": HEX}}, "seeds.noise may lead"),
     ({"seeds": {"data": "17"}}, "seeds.data is '17'"),
-    ({"hashes": HASHES._replace(config="x")}, "hashes.config is 'x'"),
     (
       {"measured": derive("residual", gradient_norm=3e-5, l2=0.2)},
       "measured.arguments.l2 is 0.2",
@@ -205,14 +168,29 @@ def test_what_is_no_release_is_not_issued(changes, message):
     issue(**changes)
 
 
-def test_a_worst_case_is_that_of_its_theorem():
-  public = worst_case().public
-  measured = derive("residual", gradient_norm=0.0, l2=0.1)
-  options = {"mode": "worst_case", "public": public, "measured": measured}
-  with pytest.raises(ValueError, match="max_distance is"):
-    issue(**options, max_distance=2 * public.result)
-  with pytest.raises(ValueError, match="public must be there"):
-    issue(public=public)
+def test_a_distance_is_chosen_before_it_is_measured():
+  measured = bound_of().measured(PARAMS, REQUEST).result
+  with pytest.raises(ValueError, match="exactly what was measured; it must be"):
+    issue(max_distance=measured)
+  assert issue(max_distance=measured * 1.001).limit is None
+
+
+def test_a_limit_is_that_of_an_a_priori_theorem():
+  issued = by_limit()
+  assert issued.max_distance == issued.limit.result == a_priori().result
+  for limit, message in (
+    (issued.measured, "limit: max_distance is the result of 'residual'"),
+    (a_priori(num_removed=2), "max_distance is"),
+    (a_priori()._replace(result=1e-2), "limit: max_distance.result is 0.01"),
+    (a_priori(l2=0.2), "limit.arguments.l2 is 0.2; computed again it is 0.1"),
+    (
+      a_priori(optimum_gradient=1e-3),
+      "limit.arguments.optimum_gradient is 0.001",
+    ),
+  ):
+    wrong = issued._replace(limit=limit)
+    problems = list(certificate.disagreements(wrong))
+    assert any(each.startswith(message) for each in problems), problems
 
 
 def test_unknown_theorems_and_heads():
@@ -227,7 +205,13 @@ def test_unknown_theorems_and_heads():
 # Strict reading.
 
 
-def edit(old, new):
+DIMENSIONS = ('"noise_dimensions": ', "650")
+
+
+def edit(old, new, *more):
+  """One place of the JSON; with more, what follows it."""
+  if more:
+    old, new = old + new, old + more[0]
   text = certificate.to_json(issue())
   assert text.count(old) == 1
   return text.replace(old, new)
@@ -236,14 +220,14 @@ def edit(old, new):
 @pytest.mark.parametrize(
   ("text", "message"),
   [
-    (lambda: edit('"schema": 1,\n', ""), "schema is missing"),
-    (lambda: edit('"iterations"', '"steps"'), "iterations is missing"),
-    (lambda: edit('"mode"', '"extra": 1, "mode"'), "extra is unknown"),
+    (lambda: edit('"schema": 2,\n', ""), "schema is missing"),
+    (lambda: edit('"sigma"', '"noise"'), "sigma is missing"),
+    (lambda: edit('"norm"', '"extra": 1, "norm"'), "extra is unknown"),
     (lambda: edit('"kind"', '"a": 1, "kind"'), "head.a is unknown"),
-    (lambda: edit('"mode"', '"delta": 1e-5, "mode"'), "delta is there twice"),
-    (lambda: edit('"iterations": 3', '"iterations": 3.0'), "iterations is 3.0"),
-    (lambda: edit('"iterations": 3', '"iterations": true'), "iterations is"),
-    (lambda: edit('"schema": 1', '"schema": "1"'), "schema is '1'"),
+    (lambda: edit('"norm"', '"delta": 1e-5, "norm"'), "delta is there twice"),
+    (lambda: edit(*DIMENSIONS, "650.0"), "noise_dimensions is 650.0"),
+    (lambda: edit(*DIMENSIONS, "true"), "noise_dimensions is True"),
+    (lambda: edit('"schema": 2', '"schema": "2"'), "schema is '2'"),
     (lambda: edit('"epsilon": 1.0', '"epsilon": NaN'), "NaN is not a number"),
     (lambda: edit('"epsilon": 1.0', '"epsilon": 1e999'), "epsilon is inf"),
     (lambda: edit('"epsilon": 1.0', '"epsilon": 1.00'), "one form"),
@@ -261,9 +245,9 @@ def test_strict_reading(text, message):
 
 
 def test_another_schema_is_not_interpreted():
-  issued = certificate.from_json(edit('"schema": 1', '"schema": 2'))
+  issued = certificate.from_json(edit('"schema": 2', '"schema": 1'))
   (problem,) = certificate.disagreements(issued)
-  assert problem.startswith("schema is 2")
+  assert problem.startswith("schema is 1")
 
 
 def test_not_a_number_is_not_written():

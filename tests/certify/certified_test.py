@@ -1,133 +1,153 @@
+"""Certified releases of a hand-made bound, with noise that can be drawn again.
+
+`methods.newton_release_test` and `clients.retraining_test` have real bounds.
+"""
+
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import special, stats
 
-from junlearn.certify import calibrate, certified, noise
-from junlearn.transform import Request, Result, chain
-
-KEY = jax.random.key(11)
-EPSILON, DELTA, LIMIT = 1.0, 1e-3, 0.2
-REQUEST = Request(None, None)
-SIZE = 7
-
-
-def params():
-  return {"b": jnp.ones(3), "w": jnp.full((2, 2), 2.0)}
-
-
-def move(key, params, request):
-  """A stage that leaves every number 0.01 higher."""
-  del key
-  moved = jax.tree.map(lambda leaf: leaf + 0.01, params)
-  return Result(moved, request, {"moved": jnp.asarray(True)})
-
-
-def bound_of(value):
-  return lambda params, request: value
+from junlearn.certify import calibrate, noise
+from junlearn.certify.certified import NotReachedError, describe
+from junlearn.transform import Request, Result, chain, stage_key
+from tests.certify.handmade import (
+  DELTA,
+  EPSILON,
+  KEY,
+  LIMIT,
+  REQUEST,
+  SIZE,
+  bound_of,
+  flat,
+  make,
+  move,
+  no_entropy,
+  params,
+  release,
+  stay,
+)
 
 
-def make(bound=0.1, **options):
-  settings = {"epsilon": EPSILON, "delta": DELTA, "max_distance": LIMIT}
-  return certified(move, bound_of(bound), **{**settings, **options})
+def rounding_of(distance, numbers=SIZE):
+  """What a grid of at most `2^-20 sigma` adds, and its step."""
+  sigma = calibrate.gaussian_sigma(EPSILON, DELTA, distance)
+  step = 2.0 ** math.floor(math.log2(sigma / 2**20))
+  return step * math.sqrt(numbers), step
 
 
-def flat(tree):
-  return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+# What is released.
 
 
-def added(transform, keys):
-  """Noise of each key, `[keys, numbers]`."""
-
-  def release(key):
-    return transform(key, params(), REQUEST).params
-
-  stacked = jax.jit(jax.vmap(release))(keys)
-  mean = move(KEY, params(), REQUEST).params
-  rows = jax.tree.map(lambda a, b: a - b, stacked, mean)
-  return np.concatenate(
-    [np.reshape(leaf, (len(keys), -1)) for leaf in jax.tree.leaves(rows)], 1
+@pytest.mark.parametrize("measured", [0.0, 0.1, LIMIT])
+def test_sigma_depends_on_public_numbers_alone(x64, measured):
+  result = release(bound_of(measured, comparator=0.05))
+  found = result.info["release"]
+  rounding, step = rounding_of(LIMIT + 0.05)
+  sigma = calibrate.gaussian_sigma(EPSILON, DELTA, LIMIT + 0.05 + rounding)
+  np.testing.assert_allclose(
+    (found.sigma, found.grid, found.rounding),
+    (sigma, step, rounding),
+    rtol=1e-12,
   )
-
-
-@pytest.mark.parametrize("mode", ["residual_stopped", "worst_case"])
-def test_sigma_depends_on_public_numbers_alone(x64, mode):
-  infos = [
-    make(bound, mode=mode, comparator=0.05)(KEY, params(), REQUEST).info
-    for bound in (0.0, 0.1, LIMIT)
-  ]
-  sigma = calibrate.gaussian_sigma(EPSILON, DELTA, LIMIT + 0.05)
-  for info, bound in zip(infos, (0.0, 0.1, LIMIT), strict=True):
-    np.testing.assert_allclose(info["sigma"], sigma, rtol=1e-8)
-    assert info["certified"] and info["distance"] == bound
+  assert found.measured.result == measured
+  assert found.noise_dimensions == SIZE and not found.fallback
 
 
 def test_noise_has_the_scale_of_sigma_and_is_added_once(x64):
-  draws = added(make(), jax.random.split(KEY, 3000))
-  sigma = calibrate.gaussian_sigma(EPSILON, DELTA, LIMIT)
-  scores = draws.ravel() / sigma
-  assert stats.kstest(scores, "norm").pvalue > 0.01
+  start = {"w": jnp.zeros((3000, SIZE))}
+  result = make()(KEY, start, REQUEST)
+  scores = (flat(result.params) - 0.01) / result.info["release"].sigma
+  assert stats.kstest(scores, "norm").pvalue > 0.001
   for wrong in (0.9, 1.1, np.sqrt(2)):
     assert stats.kstest(scores * wrong, "norm").pvalue < 1e-4
 
 
-@pytest.mark.parametrize("bound", [LIMIT * 1.0001, jnp.nan, jnp.inf, -0.1])
-def test_nothing_is_released_where_the_bound_is_not_met(x64, bound):
-  result = make(bound)(KEY, params(), REQUEST)
-  assert not result.info["certified"]
-  assert np.isnan(flat(result.params)).all()
+def test_joint_noise_is_for_every_number_of_every_row(x64):
+  start = {"w": jnp.ones((8, 40)), "v": jnp.ones((8, 3))}
+  result = make()(KEY, start, REQUEST)
+  assert result.info["release"].noise_dimensions == 8 * 43
+  noisy = np.concatenate([result.params["w"], result.params["v"]], 1)
+  for i in range(8):
+    for j in range(i):
+      assert np.mean(noisy[i] == noisy[j]) < 0.1
 
 
-def test_nothing_is_released_of_params_that_are_not_finite(x64):
-  broken = {**params(), "b": jnp.asarray([0.0, jnp.inf, 0.0])}
-  result = make()(KEY, broken, REQUEST)
-  assert not result.info["certified"]
-  assert np.isnan(flat(result.params)).all()
+def test_a_bound_of_rows_shares_noise_and_nothing_else_can_be_said(x64):
+  """The norm of the bound decides, there being no other argument."""
+  start = {"w": jnp.ones((8, 40)), "v": jnp.ones((8, 3))}
+  result = make(bound_of(0.1, norm="row"))(KEY, start, REQUEST)
+  assert result.info["release"].noise_dimensions == 43
+  for leaf in jax.tree.leaves(result.params):
+    np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape))
+  for name in ("noise", "mode", "norm", "comparator"):
+    with pytest.raises(TypeError, match=name):
+      make(**{name: noise})
 
 
-def test_reported_is_never_certified(x64):
-  transform = make(0.1, mode="reported", max_distance=None, comparator=0.02)
-  result = transform(KEY, params(), REQUEST)
-  assert not result.info["certified"]
-  assert np.isfinite(flat(result.params)).all()
-  sigma = calibrate.gaussian_sigma(EPSILON, DELTA, 0.12)
-  np.testing.assert_allclose(result.info["sigma"], sigma, rtol=1e-7)
-  assert np.isnan(result.info["max_distance"])
+def test_rows_that_differ_are_not_released(x64):
+  start = {"w": jnp.ones((8, 4)).at[3, 1].add(1e-9)}
+  transform = make(bound_of(0.1, norm="row"), stay, entropy=no_entropy)
+  with pytest.raises(ValueError, match="the rows of the leaf 'w' differ"):
+    transform(KEY, start, REQUEST)
 
 
-def test_is_a_pure_transform(x64):
+def test_a_release_is_drawn_anew_each_time(x64):
   transform = chain(release=make())
-  eager = transform(KEY, params(), REQUEST)
-  jitted = jax.jit(transform)(KEY, params(), REQUEST)
-  keys = jnp.stack([KEY, jax.random.key(1)])
-  mapped = jax.vmap(transform, (0, None, None))(keys, params(), REQUEST)
-  for other in (jitted, jax.tree.map(lambda leaf: leaf[0], mapped)):
-    np.testing.assert_allclose(flat(eager.params), flat(other.params))
-    np.testing.assert_allclose(flat(eager.info), flat(other.info))
-  abstract = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), params())
-  assert abstract == jax.tree.map(
-    lambda leaf: (leaf.shape, leaf.dtype), jitted.params
+  first, second = (transform(KEY, params(), REQUEST) for _ in range(2))
+  assert (flat(first.params) != flat(second.params)).all()
+  assert first.info["release"]["release"] == second.info["release"]["release"]
+
+
+def test_noise_is_that_of_the_entropy_on_what_the_stage_left(x64):
+  rng = np.random.default_rng(0)
+  result = release(entropy=rng.bytes)
+  terms = result.info["release"]
+  moved = move(KEY, params(), REQUEST).params
+  expected = noise.add(
+    moved,
+    sigma=terms.sigma,
+    step=terms.grid,
+    norm="joint",
+    entropy=np.random.default_rng(0).bytes,
   )
-  different = transform(jax.random.key(1), params(), REQUEST)
-  assert (flat(different.params) != flat(eager.params)).all()
+  np.testing.assert_array_equal(flat(result.params), flat(expected))
+  assert terms == describe(
+    bound_of(0.1),
+    moved,
+    REQUEST,
+    epsilon=EPSILON,
+    delta=DELTA,
+    max_distance=LIMIT,
+  )
 
 
 def test_bound_reads_the_params_of_the_stage_and_the_request(x64):
-  def bound(params, request):
+  def measure(params, request):
     return jnp.max(params["b"]) - request.retain
 
   request = Request(None, jnp.asarray(1.0))
-  transform = certified(move, bound, epsilon=1.0, delta=0.1, max_distance=LIMIT)
-  info = transform(KEY, params(), request).info
-  np.testing.assert_allclose(info["distance"], 0.01)
-  assert info["certified"] and info["stage"]["moved"]
+  result = make(bound_of(measure))(KEY, params(), request)
+  found = result.info["release"].measured
+  np.testing.assert_allclose(found.result, 0.01)
+  assert result.info["stage"] == {"moved": True}
+  assert result.request is request
+  traced = jax.jit(bound_of(measure).distance)(
+    move(KEY, params(), request).params, request
+  )
+  np.testing.assert_allclose(traced, found.result, rtol=1e-15)
 
 
-def test_shared_noise_for_a_consensus(x64):
-  transform = make(noise=noise.shared)
-  released = transform(KEY, params(), REQUEST).params["w"]
-  np.testing.assert_array_equal(released[0], released[1])
+def test_the_stage_has_a_key_of_its_own(x64):
+  def stage(key, params, request):
+    return Result(params, request, jax.random.key_data(key))
+
+  found = release(stage=stage).info["stage"]
+  expected = jax.random.key_data(stage_key(KEY, "stage"))
+  np.testing.assert_array_equal(found, expected)
 
 
 # The likelihood-ratio test: the strongest distinguisher of two releases.
@@ -149,17 +169,20 @@ def empirical_delta(draws, distance, sigma):
 
 @pytest.mark.parametrize(("factor", "passes"), [(1.0, True), (0.5, False)])
 def test_likelihood_ratio_test(x64, factor, passes):
-  """Releases at the largest distance allowed; half the noise is found out."""
+  """Releases at the largest distance allowed; half the noise is found out.
+
+  Each of 40,000 rows stands for a model of seven numbers.
+  """
+  start = {"w": jnp.zeros((40000, SIZE))}
+  entropy = np.random.default_rng(7).bytes
+  transform = make(bound_of(LIMIT), stay, entropy=entropy)
+  result = transform(KEY, start, REQUEST)
+  used = factor * result.info["release"].sigma
   sigma = calibrate.gaussian_sigma(EPSILON, DELTA, LIMIT)
-
-  def scaled(key, params, sigma):
-    return noise.independent(key, params, factor * sigma)
-
-  used = factor * sigma
   analytic = calibrate.gaussian_delta(EPSILON, LIMIT, used)
   assert (analytic <= DELTA) == passes
-  draws = added(make(LIMIT, noise=scaled), jax.random.split(KEY, 40000))
-  draws = draws @ np.full(SIZE, SIZE**-0.5)  # along the worst direction
+  # Along the worst direction.
+  draws = factor * np.asarray(result.params["w"]) @ np.full(SIZE, SIZE**-0.5)
   allowed = special.ndtr(LIMIT / (np.sqrt(2) * sigma)) + 0.02
   assert (auc(draws[:20000], draws[20000:] + LIMIT) <= allowed) == passes
   found = empirical_delta(draws, LIMIT, used)
@@ -168,50 +191,82 @@ def test_likelihood_ratio_test(x64, factor, passes):
   assert (found <= DELTA + margin) == passes
 
 
-@pytest.mark.parametrize(
-  ("options", "message"),
-  [
-    ({"mode": "exact"}, "mode is 'exact'"),
-    ({"max_distance": None}, "max_distance is None"),
-    ({"mode": "reported"}, "max_distance is 0.2; in mode 'reported'"),
-    ({"max_distance": 0.0}, "max_distance is 0.0"),
-    ({"max_distance": float("nan")}, "max_distance is nan"),
-    ({"comparator": -1.0}, "comparator is -1.0"),
-    ({"epsilon": 0.0}, "epsilon is 0.0"),
-    ({"delta": 1.0}, "delta is 1.0"),
-  ],
-)
-def test_bad_configuration(options, message):
-  with pytest.raises(ValueError, match=message):
-    make(**options)
+# Where the bound is not met.
 
 
-def test_single_precision_is_refused():
-  with pytest.raises(ValueError, match="float32"):
-    make()(KEY, params(), REQUEST)
+@pytest.mark.parametrize("far", [LIMIT * 1.0001, math.nan, math.inf])
+def test_nothing_is_released_where_the_bound_is_not_met(x64, far):
+  with pytest.raises(NotReachedError, match="nothing was released"):
+    release(bound_of(far), entropy=no_entropy)
 
 
-@pytest.mark.parametrize(
-  ("before", "after"), [("float64", "float32"), ("float32", "float64")]
-)
-def test_a_stage_that_casts_is_refused(x64, before, after):
-  def cast(params, dtype):
-    return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+def test_a_negative_bound_is_an_error_of_whoever_computed_it(x64):
+  with pytest.raises(ValueError, match=r"gradient_norm is -0\.1"):
+    release(bound_of(-0.1), entropy=no_entropy)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_nothing_is_released_of_params_that_are_not_finite(x64, wrong):
+  broken = {**params(), "w": jnp.full((2, 2), wrong)}
+  with pytest.raises(ValueError, match=f"against a param of {wrong}"):
+    make(entropy=no_entropy)(KEY, broken, REQUEST)
+
+
+def nearness(params, request):
+  """0.3 for what `stay` leaves, and 0.1 for what `move` does."""
+  del request
+  return 0.3 - 20 * (jnp.max(params["b"]) - 1.0)
+
+
+def test_a_fallback_retrains_where_the_stage_does_not_come_near(x64):
+  seen = []
+
+  def retrain(key, params, request):
+    seen.append(jax.random.key_data(key))
+    return move(key, params, request)
+
+  near = bound_of(nearness)
+  result = release(near, stay, fallback=retrain)
+  terms = result.info["release"]
+  assert terms.fallback and result.info["stage"] == {"moved": True}
+  np.testing.assert_allclose(terms.measured.result, 0.1)
+  assert terms.measured.result <= terms.max_distance == LIMIT
+  (key,) = seen
+  expected = jax.random.key_data(stage_key(KEY, "fallback"))
+  np.testing.assert_array_equal(key, expected)
+  # Where the stage comes near, nothing is retrained.
+  other = release(near, move, fallback=retrain).info["release"]
+  assert not other.fallback and len(seen) == 1
+  assert other._replace(fallback=True) == terms
+
+
+def test_a_fallback_is_held_to_the_same_distance(x64):
+  for fallback in (None, stay):
+    with pytest.raises(NotReachedError, match=r"at most 0\.3, above max_dist"):
+      release(bound_of(nearness), stay, fallback=fallback, entropy=no_entropy)
+
+
+def test_a_fallback_does_not_hide_a_broken_assumption(x64):
+  def refuse(params, request):
+    raise ValueError("the records are wrong.")
+
+  bound = bound_of(0.1, checks={"records": refuse})
+  with pytest.raises(ValueError, match="the records are wrong"):
+    release(bound, fallback=move, entropy=no_entropy)
+
+
+def test_checks_come_before_any_work_and_again_after_it(x64):
+  calls = []
+
+  def check(params, request):
+    calls.append(float(params["b"][0]))
+    return "The records are right."
 
   def stage(key, params, request):
-    del key
-    return Result(cast(params, after), request, {})
+    calls.append("stage")
+    return move(key, params, request)
 
-  transform = certified(
-    stage, bound_of(0.1), epsilon=1.0, delta=0.1, max_distance=1.0
-  )
-  with pytest.raises(ValueError, match="float32"):
-    transform(KEY, cast(params(), before), REQUEST)
-
-
-def test_state_beside_params_is_refused(x64):
-  state = {"params": params(), "batch_stats": {"mean": jnp.zeros(2)}}
-  with pytest.raises(ValueError, match="'batch_stats' beside 'params'"):
-    make()(KEY, state, REQUEST)
-  empty = {"params": params(), "state": {}}
-  assert make()(KEY, empty, REQUEST).info["certified"]
+  bound = bound_of(0.1, checks={"records": check})
+  result = release(bound, stage)
+  assert calls == [1.0, "stage", 1.01]
+  assert result.info["release"].checked == {"records": "The records are right."}

@@ -1,10 +1,12 @@
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import linen as nn
 from flax import nnx
 
 from junlearn.certify import convexity
+from junlearn.loss import softmax_cross_entropy
 from junlearn.model import from_function, from_linen, from_nnx
 from junlearn.nn import MLP
 from tests import problems
@@ -177,3 +179,140 @@ def test_leaves_that_are_not_floats_are_refused(function, operation):
   }
   with pytest.raises(ValueError, match=f"operation '{operation}'"):
     check(function, params)
+
+
+# Products in fewer digits than their operands have.
+
+
+def product(precision):
+  return lambda w, x: jnp.dot(x, w, precision=precision)
+
+
+@pytest.mark.parametrize(
+  "precision",
+  [None, *jax.lax.Precision, jax.lax.DotAlgorithmPreset.F64_F64_F64],
+)
+def test_accepts_products_of_all_digits(precision):
+  check(product(precision), W)
+
+
+@pytest.mark.parametrize(
+  "precision",
+  [
+    jax.lax.DotAlgorithmPreset.BF16_BF16_F32,
+    jax.lax.DotAlgorithmPreset.BF16_BF16_F32_X3,
+    jax.lax.DotAlgorithmPreset.TF32_TF32_F32,
+    jax.lax.DotAlgorithmPreset.F32_F32_F32,  # of doubles, it rounds them too
+    "BF16_BF16_F32",
+  ],
+)
+def test_refuses_products_of_fewer_digits(precision):
+  with pytest.raises(ValueError, match="operation 'dot_general'"):
+    check(product(precision), W)
+
+
+def test_refuses_them_where_they_are_the_default():
+  with (
+    jax.default_matmul_precision("BF16_BF16_F32"),
+    pytest.raises(ValueError, match="operation 'dot_general'"),
+  ):
+    check(lambda w, x: x @ w, W)
+  with jax.default_matmul_precision("highest"):
+    check(lambda w, x: x @ w, W)
+
+
+def test_refuses_results_of_fewer_digits():
+  def short(w, x):
+    return jnp.dot(x, w, preferred_element_type=jnp.bfloat16)
+
+  with pytest.raises(ValueError, match="operation 'dot_general'"):
+    check(short, W)
+
+
+# Losses.
+
+EXAMPLES = {"label": np.array([0, 2, 1, 1, 0])}
+OUTPUTS = np.random.default_rng(0).normal(size=(5, 3))
+
+
+def check_loss(loss, stated="It is known to be."):
+  outputs = jnp.asarray(OUTPUTS)
+  return convexity.check_loss(loss, outputs, EXAMPLES, stated=stated)
+
+
+def squared(outputs, examples):
+  target = jax.nn.one_hot(examples["label"], 3)
+  return jnp.sum(jnp.square(outputs - target), 1) / 2
+
+
+def logsumexp(outputs, examples):
+  del examples
+  return jax.nn.logsumexp(outputs, axis=1)
+
+
+def hinge(outputs, examples):
+  truth = outputs[jnp.arange(5), examples["label"]]
+  return jnp.maximum(0, 1 + jnp.max(outputs, 1) - truth)
+
+
+@jax.custom_vjp
+def _wrong_slope(outputs):
+  return jnp.sum(jnp.square(outputs), 1) / 2
+
+
+_wrong_slope.defvjp(
+  lambda outputs: (_wrong_slope(outputs), outputs),
+  lambda outputs, g: (0.9 * outputs * g[:, None],),
+)
+
+
+def wrong_slope(outputs, examples):
+  """Convex, with nine tenths of its derivative."""
+  del examples
+  return _wrong_slope(outputs)
+
+
+def test_one_loss_is_known(x64):
+  said = check_loss(softmax_cross_entropy, stated="")
+  assert said == "The loss is the softmax cross-entropy, convex in the outputs."
+
+
+@pytest.mark.parametrize("stated", ["", "  "])
+def test_of_others_it_must_be_said(x64, stated):
+  with pytest.raises(ValueError, match="output_loss is 'squared', and convex"):
+    check_loss(squared, stated)
+
+
+@pytest.mark.parametrize("loss", [squared, logsumexp, hinge])
+def test_accepts_convex_losses(x64, loss):
+  assert check_loss(loss) == (
+    "The loss is convex in the outputs: It is known to be."
+  )
+
+
+@pytest.mark.parametrize(
+  "loss",
+  [
+    lambda outputs, examples: jnp.sum(jnp.sin(outputs), 1),
+    lambda outputs, examples: -logsumexp(outputs, examples),
+    lambda outputs, examples: jnp.sum(jnp.sqrt(jnp.abs(outputs)), 1),
+    lambda outputs, examples: jnp.tanh(squared(outputs, examples)),
+    lambda outputs, examples: outputs[:, 0] * outputs[:, 1],
+    lambda outputs, examples: jnp.log(outputs[:, 0]),  # NaN below 0
+    lambda outputs, examples: squared(outputs, examples) / 0,
+    wrong_slope,
+    lambda outputs, examples: squared(jnp.round(outputs), examples),
+    lambda outputs, examples: squared(jax.lax.stop_gradient(outputs), examples),
+  ],
+)
+def test_refuses_losses_that_a_sample_contradicts(x64, loss):
+  with pytest.raises(ValueError, match="which is not convex in the outputs"):
+    check_loss(loss)
+
+
+def test_refuses_losses_of_fewer_digits(x64):
+  def short(outputs, examples):
+    return squared(outputs, examples).astype(jnp.float32)
+
+  with pytest.raises(ValueError, match="returns float32 for outputs of float"):
+    check_loss(short)

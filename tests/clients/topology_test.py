@@ -133,9 +133,13 @@ def _with(entries):
   [
     (np.ones((2, 3)), "square"),
     (_with({(0, 0): np.nan}), "NaN"),
-    (np.array([[1.5, -0.5], [-0.5, 1.5]]), "negative"),
-    (np.array([[0.5, 0.5], [0.4, 0.6]]), "not symmetric"),
-    (_with({(0, 0): 0.5}), "do not sum to 1"),
+    (np.array([[1.5, -0.5], [-0.5, 1.5]]), "has the negative entry -0.5;"),
+    (_with({(0, 2): -1e-9, (2, 0): -1e-9}), "the negative entry -1e-09;"),
+    (np.array([[0.5, 0.5], [0.4, 0.6]]), r"not symmetric \(off by 0\.1\)"),
+    (_with({(0, 0): 1 / 3 + 0.02}), "has a row that sums to 1.02;"),
+    (_with({(0, 0): 1 / 3 + 1e-11}), "has a row that sums to 1.00000000001;"),
+    (_with({(0, 0): 0.3}), "has a row that sums to 0.9666666666667;"),
+    (1.02 * topology.metropolis_hastings(topology.ring(4)), "sums to 1.02;"),
     (np.eye(2), "not connected"),
     (np.array([[0.0, 1.0], [1.0, 0.0]]), "periodic"),
     (np.kron(np.eye(2), np.full((2, 2), 0.5)), "not connected"),
@@ -144,6 +148,25 @@ def _with(entries):
 def test_matrices_that_do_not_mix(mixing, match):
   with pytest.raises(ValueError, match=match):
     topology.check_mixing(mixing)
+
+
+@pytest.mark.parametrize(
+  ("mixing", "gone"),
+  [
+    (topology.metropolis_hastings(topology.ring(4)), []),
+    (topology.remove(topology.ring(5), 2), [2]),
+    (topology.remove(topology.complete(5), [0, 3]), [0, 3]),
+    (np.ones((1, 1)), []),
+  ],
+)
+def test_removed_clients_are_found(mixing, gone):
+  np.testing.assert_array_equal(topology.removed(mixing), gone)
+
+
+def test_rounding_is_no_offence():
+  mixing = topology.metropolis_hastings(topology.erdos_renyi(60, 0.3, seed=0))
+  topology.check_mixing(mixing)
+  assert 0 < np.abs(mixing.sum(1) - 1).max() < 1e-2 * topology.TOLERANCE
 
 
 def test_removed_clients_may_not_mix():

@@ -1,5 +1,6 @@
 import errno
 import hashlib
+import html
 import html.parser
 import math
 import os
@@ -230,6 +231,31 @@ def test_request_digest_is_that_of_sort_and_sha256sum():
   assert request.abbreviated == "2, 9, 10"
   assert report.Deletion(range(99), 99, "").abbreviated.endswith("5, …, 97, 98")
   assert report.Deletion([], 0, "").abbreviated == "none"
+
+
+def test_a_private_request_is_told_without_its_ids(tmp_path, example):
+  ids = [31337, 27182818, "alice", 90210]
+  request = report.Deletion(ids, 50000, "Drawn at random.")
+  traces = [*map(str, ids), request.digest, "SHA-256"]
+
+  def found(texts):
+    return [
+      [t for t in traces if re.search(rf"\b{t}\b", text)] for text in texts
+    ]
+
+  told = written(tmp_path, {**example, "request": request})
+  assert found(told) == [traces, traces]
+  private = request._replace(private=True)
+  texts = written(tmp_path, {**example, "request": private})
+  assert found(texts) == [[], []]
+  for text in texts:
+    plain = html.unescape(text).replace("\\", "")
+    assert "Forget 4 of 50,000 training records" in plain
+    assert "Drawn at random." in plain
+    assert (
+      "Their ids are left out here: whoever may know them finds them in the "
+      "folder's `private/requests.json`."
+    ) in plain
 
 
 def test_certificate_is_listed(tmp_path, example):

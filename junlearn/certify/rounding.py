@@ -1,0 +1,72 @@
+"""What double precision may have done to a gradient that was measured.
+
+A sum of k products is wrong by at most `gamma_k = k u / (1 - k u)` times the
+sum of their absolute values, u = 2^-53 (N. Higham, "Accuracy and Stability of
+Numerical Algorithms", chapter 3). For outputs `z = J w + b` the gradient of
+the mean loss passes three such sums: the outputs, J^T times the loss's
+derivative, and the mean. So its error is at most about
+
+    k u mean_i |J_i| (1 + |d_i| + c_i |J_i| |w|) + k u l2 |w|,
+
+d_i being the derivative at the outputs, the 1 its own rounding, c_i the second
+derivative there (at most 1 for softmax), and k no more than examples and
+parameters together.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from junlearn import objective, tree
+from junlearn.loss import OutputLoss, softmax_cross_entropy
+from junlearn.model import Model
+
+_UNIT = 2.0**-52  # twice u: k u / (1 - k u) is below for all that fits memory
+_BATCH = 64  # examples at a time
+
+
+def gradient_error(
+  model: Model,
+  output_loss: OutputLoss,
+  params: Any,
+  examples: Any,
+  *,
+  l2: float,
+) -> jax.Array:
+  """Allowance for rounding in the gradient of the mean loss and the penalty.
+
+  `|J_i|` is taken as `|J_i^T 1|`, which is the Frobenius norm of a dense head.
+
+  Args:
+    model: affine in its params, in evaluation mode.
+    output_loss: `(outputs, examples) -> [n]`, convex in the outputs.
+    params: float64.
+    examples: `[n, ...]`; absent ones (`weight` 0) do not count.
+    l2: of the penalty.
+
+  Returns:
+    A scalar in the units of the gradient.
+  """
+  length = optax.tree.norm(params)
+
+  def one(example):
+    single = jax.tree.map(lambda leaf: leaf[None], example)
+    outputs, pull = jax.vjp(
+      lambda p: model.apply(p, single["input"])[0], params
+    )
+
+    def value(outputs):
+      return jnp.sum(output_loss(outputs, single))
+
+    slope = optax.tree.norm(jax.grad(value)(outputs))
+    jacobian = optax.tree.norm(pull(jnp.ones_like(outputs))[0])
+    bend = jnp.ones_like(slope)
+    if output_loss is not softmax_cross_entropy:
+      bend = jnp.maximum(optax.tree.norm(jax.hessian(value)(outputs)), bend)
+    return jacobian * (1 + slope + bend * jacobian * length)
+
+  scales = jax.lax.map(one, examples, batch_size=_BATCH)
+  numbers = tree.size(examples) + sum(x.size for x in jax.tree.leaves(params))
+  return _UNIT * numbers * (objective.mean(scales, examples) + l2 * length)

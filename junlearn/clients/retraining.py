@@ -1,0 +1,289 @@
+"""How far clients' models are from retraining, whatever corrected them.
+
+What retraining leads to without the forgotten examples is either the fixed
+point X' of the rounds of training (form "stacked": all clients' params as one
+vector) or the minimiser x' of the mean risk (form "consensus": the same params
+at every client).
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from junlearn.across import AXES, Backend, across
+from junlearn.certify import bounds, premises
+from junlearn.certify.certified import Bound
+from junlearn.certify.derived import Derived, Head, derive
+from junlearn.certify.rounding import gradient_error
+from junlearn.clients import rounds, topology
+from junlearn.clients.gossip import average, number
+from junlearn.clients.training import Training
+from junlearn.loss import OutputLoss, of_outputs, softmax_cross_entropy
+from junlearn.model import Model
+from junlearn.view import full
+
+Form = Literal["stacked", "consensus"]
+
+_BATCH = 64  # examples at a time
+
+
+def bound(
+  model: Model,
+  training: Training,
+  *,
+  form: Form = "stacked",
+  features: str,
+  tolerance: float = 0.0,
+  head: Head | None = None,
+  output_loss: OutputLoss = softmax_cross_entropy,
+  convex: str = "",
+  backend: Backend = "vmap",
+) -> Bound:
+  """The bound of the clients' params, for `certify.certified`.
+
+      stacked:    |X - X'|_F <= |X - T^-(X)|_F / (gamma l2)        (tau = 1)
+                  |X - X'|_F <= |X - T^-(X)|_F / (1 - kappa)       (tau > 1)
+      consensus:  |x - x'|   <= |mean_i grad F_i^-(x)| / l2
+
+  each with an allowance for rounding. The stacked form bounds all clients'
+  params jointly, the consensus those of any one of them.
+
+  Args:
+    model: of one client, in evaluation mode; affine in its params.
+    training: how the clients trained, and would retrain.
+    form: see above.
+    features: as in `newton.bound`.
+    tolerance: `|X - T(X)|_F` at which retraining ends, at least 0; it gives
+      the comparator. That of a consensus is as near to its minimiser.
+    head: the constants of every client's risk (`derived.head_of`); several
+      local steps need them.
+    output_loss: `(outputs, examples) -> [n]`.
+    convex: as in `newton.bound`.
+    backend: how the clients are run, see `across`; not "map".
+
+  Returns:
+    A `Bound` that checks the model, the loss, the records, the request and,
+    with several local steps, the constants.
+
+  **Guarantees**: X' is the fixed point of the rounds without the forgotten
+  examples, x' the minimiser of the mean risk; for any params, however they came
+  about (`certify`, lemmas 4 to 6 and 9). Assumes what the `Bound` checks, and
+  what it states.
+
+  Raises:
+    ValueError: if an argument is out of range, or the mixing matrix is not
+      symmetric and doubly stochastic.
+  """
+  check_form(form)
+  if not 0 <= tolerance < math.inf:
+    raise ValueError(
+      f"tolerance is {tolerance}; it must be finite and at least 0."
+    )
+  topology.check_mixing(
+    training.mixing, removed=topology.removed(training.mixing)
+  )
+  contraction = (
+    _contraction(training, head) if training.local_steps > 1 else None
+  )
+  by_contraction = form == "stacked" and contraction is not None
+  checks = premises.of_classifier(
+    model, output_loss, convex=convex, view=full(), axes=2
+  )
+  checks["mixing"] = lambda params, request: (
+    "The mixing matrix is symmetric and doubly stochastic."
+  )
+  if by_contraction:
+    checks["smoothness"] = _check_smoothness(model, training, head, output_loss)
+    theorem, constants = "fixed_point_residual", {"contraction": contraction}
+    name = "residual"
+  else:
+    theorem, constants, name = "residual", {"l2": training.l2}, "gradient"
+  reach = 1 / training.l2
+  if by_contraction:
+    reach = 1 / (1 - contraction.result)
+  run = for_all(_measure(model, training, form, output_loss, reach), backend)
+
+  def measure(params, request):
+    norm, error = run(params, premises.retained(request))
+    return {f"{name}_norm": norm[0], f"{name}_error": error[0]}
+
+  return Bound(
+    theorem=theorem,
+    constants=constants,
+    measure=measure,
+    norm="row" if form == "consensus" else "joint",
+    comparator=_comparator(training, contraction, tolerance),
+    checks=checks,
+    stated={
+      "features": premises.statement(features=features),
+      "retraining": _RETRAINING[form].format(tolerance),
+      **premises.STATED,
+    },
+    axes=2,
+    head=head,
+  )
+
+
+_RETRAINING = {
+  "stacked": "Retraining is the same rounds of training without the records, "
+  "from any start, until a round moves the clients by at most {:.6g}, then the "
+  "same noise.",
+  "consensus": "Retraining is the minimiser of the clients' mean risk without "
+  "the records, as near to it as rounds that move the clients by {:.6g} are to "
+  "their own end, then the same noise.",
+}
+
+
+def _measure(model, training, form, output_loss, reach):
+  """The norm that a theorem reads and its rounding error, at one client.
+
+  Retraining is at most `reach` times the norm away.
+  """
+  loss = of_outputs(model, output_loss)
+  round_, mean_slope = training.round(loss), mean_gradient(training, loss)
+  steps, gamma = training.local_steps, training.step_size
+
+  def norm(params, retain):
+    if form == "consensus":
+      first = average(params, jax.lax.axis_index(AXES) == 0)
+      return optax.tree.norm(mean_slope(first, retain))
+    moved = _joint_norm(optax.tree.sub(params, round_(params, retain)))
+    return moved / gamma if steps == 1 else moved
+
+  def error(params, retain, found):
+    """Of the gradients, and of the products with the mixing matrix.
+
+    Its rows may sum to `1 + TOLERANCE`, which moves what retraining leads to,
+    X', by as much: `|X'| <= |X| + reach * found`.
+    """
+    scale = jnp.asarray(rounds.scale(training.weighting)(retain), float)
+    of_risk = gradient_error(
+      model, output_loss, params, retain, l2=training.l2
+    ) * jnp.maximum(scale, 1)
+    mixing = topology.TOLERANCE + len(training.mixing) * 2.0**-52
+    furthest = _joint_norm(params) + reach * found
+    total = _joint_norm(of_risk) + mixing * furthest / gamma
+    if form == "consensus" or steps == 1:
+      return total
+    return steps * gamma * total  # of what a round moves
+
+  def both(params, retain):
+    found = norm(params, retain)
+    return found, error(params, retain, found)
+
+  return both
+
+
+def _joint_norm(x):
+  """Over all clients."""
+  return jnp.sqrt(jax.lax.psum(optax.tree.norm(x, squared=True), AXES))
+
+
+def consensus(training: Training) -> Callable[[Any], Any]:
+  """The mean over the clients that have not left, for the body of `across`."""
+  gone = topology.removed(training.mixing)
+  present = ~np.isin(np.arange(len(training.mixing)), gone)
+  return lambda values: average(values, jnp.asarray(present)[number(present)])
+
+
+def mean_gradient(training: Training, loss: Any) -> Callable[[Any, Any], Any]:
+  """`(x, retain) -> mean_i grad F_i(x)`, for the body of `across`."""
+  risk, mean = training.risk(loss), consensus(training)
+  return lambda x, retain: mean(jax.grad(risk)(x, retain))
+
+
+def for_all(body: Callable[..., Any], backend: Backend) -> Callable[..., Any]:
+  """The body of one client for all of them, compiled once."""
+  # pmap compiles by itself; in jit, clients of several processes cannot talk.
+  mapped = across(body, backend=backend, collective=True)
+  return mapped if backend == "pmap" else jax.jit(mapped)
+
+
+def check_form(form: str) -> None:
+  """Refuses an unknown form.
+
+  Raises:
+    ValueError: naming it.
+  """
+  if form not in get_args(Form):
+    raise ValueError(f"form is {form!r}; it must be 'stacked' or 'consensus'.")
+
+
+def _contraction(training: Training, head: Head | None) -> Derived:
+  if head is None:
+    raise ValueError(
+      f"head is None; {training.local_steps} local steps need the constants of "
+      "the clients' risks."
+    )
+  return derive(
+    "local_contraction",
+    step_size=training.step_size,
+    l2=training.l2,
+    smoothness=head.values.smoothness,
+    num_local_steps=training.local_steps,
+  )
+
+
+def _comparator(training, contraction, tolerance) -> float:
+  if contraction is None:
+    return bounds.residual(tolerance / training.step_size, l2=training.l2)
+  return bounds.fixed_point_residual(tolerance, contraction=contraction.result)
+
+
+def _check_smoothness(model, training, head, output_loss):
+  """Whether the constants hold for the retained records.
+
+  The Hessian of softmax cross-entropy in direction v is the variance of the
+  scores `J v`, at most a quarter of their squared range, so that
+
+      beta <= s max_z max_{k, l} |J_z^T (e_k - e_l)|^2 / 4 + l2.
+  """
+  if output_loss is not softmax_cross_entropy:
+    raise ValueError(
+      f"output_loss is {getattr(output_loss, '__name__', output_loss)!r}; with "
+      f"{training.local_steps} local steps it must be softmax_cross_entropy."
+    )
+
+  @jax.jit
+  @jax.vmap
+  def largest(params, examples):
+    def one(inputs):
+      outputs, pull = jax.vjp(lambda p: model.apply(p, inputs[None])[0], params)
+      rows = jax.vmap(lambda e: pull(e[None])[0])(
+        jnp.eye(outputs.shape[-1], dtype=outputs.dtype)
+      )
+      gram = sum(
+        jnp.einsum("k...,l...->kl", leaf, leaf)
+        for leaf in jax.tree.leaves(rows)
+      )
+      norms = jnp.diag(gram)
+      return jnp.max(norms[:, None] + norms - 2 * gram)
+
+    ranges = jax.lax.map(one, examples["input"], batch_size=_BATCH)
+    return jnp.max(ranges * examples["weight"].astype(ranges.dtype))
+
+  def check(params, request):
+    retain = premises.retained(request)
+    counts = np.asarray(retain["weight"]).sum(1)
+    scales = np.ones(len(counts))
+    if training.weighting == "sample":
+      scales = (counts > 0).sum() * counts / counts.sum()
+    curvature = scales * np.asarray(largest(params, retain)) / 4
+    found = float(np.max(curvature)) + training.l2
+    stated = head.values.smoothness
+    if not found <= stated * (1 + 1e-9):
+      raise ValueError(
+        f"head has the smoothness {stated:.6g}; the retained records reach "
+        f"{found:.6g}, so that it must be at least that."
+      )
+    return (
+      f"No client's risk on the retained records is less smooth than "
+      f"{stated:.6g}."
+    )
+
+  return check
