@@ -4,15 +4,32 @@
 
 With no flags: the digits, 10 % of the training records forgotten, every method,
 3 seeds; DIR holds the report (see README.md for the rest).
+
+    python -m experiments.classification --certify --workdir=DIR
+
+The same from a linear classifier, by Newton's method and with certificates,
+which `python -m experiments.verify_certificate DIR` checks. Its inputs are the
+pixels or, with --features=FOLDER, what the net of an earlier run on other data
+makes of them.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from absl import flags
 
-from experiments import harness, image_report, image_study
+from experiments import (
+  harness,
+  image_certified,
+  image_certified_report,
+  image_features,
+  image_report,
+  image_study,
+  release_flags,
+)
 from experiments.image_study import (
   CORRECTIONS,
   DESCENTS,
@@ -23,10 +40,11 @@ from experiments.image_study import (
   Study,
 )
 from experiments.meter import Meter
+from experiments.release_flags import Terms
 from experiments.session import Session
 from experiments.workdir import Workdir
 from junlearn import processes, tree
-from junlearn.data import load, select
+from junlearn.data import Dataset, load, select
 from junlearn.transform import Request
 
 _DEFAULT = Recipe()
@@ -92,13 +110,49 @@ _REFERENCES = flags.DEFINE_integer(
   lower_bound=2,
 )
 
+_CERTIFY = flags.DEFINE_boolean(
+  "certify", False, "Delete from a linear classifier, with certificates."
+)
+_FEATURES = flags.DEFINE_string(
+  "features",
+  None,
+  "Of --certify: folder of a run on other data, whose first net makes the "
+  "inputs (default: pixels).",
+)
+_L2 = flags.DEFINE_float("l2", 0.01, "Of --certify: penalty on all params.")
+_REQUESTS = flags.DEFINE_integer(
+  "requests",
+  1,
+  "Of --certify: successive requests that what is to be forgotten is divided "
+  "into; each is answered by a release of its own.",
+  lower_bound=1,
+)
+
 flags.mark_flags_as_mutual_exclusive([_FRACTION, _CLASS, _IDS])
 flags.adopt_module_key_flags(harness)
+flags.adopt_module_key_flags(release_flags)
+
+# What only one of the two kinds of run reads.
+_WITHOUT_CERTIFY = (
+  _USE_RETAIN,
+  _MODEL,
+  _EPOCHS,
+  _UNLEARN_EPOCHS,
+  _BATCH_SIZE,
+  _LEARNING_RATE,
+  _LEARNING_RATES,
+  _REFERENCES,
+)
+_WITH_CERTIFY = (_FEATURES, _L2, _REQUESTS)
 
 
 def main(arguments: Sequence[str]) -> None:
   """Runs the experiment that the flags describe."""
   harness.no_arguments(arguments)
+  options = _options()
+  if _CERTIFY.value:
+    _certify(options)
+    return
   harness.choose("method", _METHOD.value, METHODS)
   rates = {name: method.learning_rate for name, method in DESCENTS.items()}
   rates |= harness.numbers(_LEARNING_RATES.name, DESCENTS)
@@ -117,14 +171,7 @@ def main(arguments: Sequence[str]) -> None:
         f"--nouse_retain: {', '.join(lame)} cannot work without the retained "
         "records; leave them out of --method."
       )
-  with harness.naming(_DATASET.name):
-    dataset = load(
-      _DATASET.value,
-      data_dir=flags.FLAGS.data_dir,
-      manual_dir=flags.FLAGS.manual_dir,
-      num_train=_NUM_TRAIN.value,
-      num_test=_NUM_TEST.value,
-    )
+  dataset = _dataset()
   requests = [_request(dataset.train, seed) for seed in range(_SEEDS.value)]
   recipe = Recipe(
     model=_MODEL.value,
@@ -134,7 +181,7 @@ def main(arguments: Sequence[str]) -> None:
     batch_size=_BATCH_SIZE.value,
     references=_REFERENCES.value,
   )
-  with Workdir(_WORKDIR.value, harness.own_flags()) as workdir:
+  with Workdir(_WORKDIR.value, options) as workdir:
     with Session(
       workdir,
       _total(recipe, dataset, requests),
@@ -144,6 +191,79 @@ def main(arguments: Sequence[str]) -> None:
       for seed, request in enumerate(requests):
         _run_seed(study, workdir, seed, request, rates)
     print(image_report.write(workdir, study, requests))
+
+
+def release_names() -> list[str]:
+  """The releases that --certify makes, in the order of the ledger."""
+  return image_certified.release_names(_SEEDS.value, _REQUESTS.value)
+
+
+def terms() -> Terms:
+  """What they promise."""
+  return release_flags.terms(len(release_names()))
+
+
+def problem() -> image_certified.Problem:
+  """What --certify is asked for, in double precision.
+
+  Raises:
+    ValueError: if a flag does not fit.
+  """
+  if not 0 < _L2.value < math.inf:
+    raise ValueError(f"--l2={_L2.value}; it must be finite and above 0.")
+  dataset = _dataset()
+  if _FEATURES.value is None:
+    inputs, features = image_features.of_pixels(dataset)
+  else:
+    with harness.naming(_FEATURES.name):
+      inputs, features = image_features.of_run(dataset, _FEATURES.value)
+  forgotten = [
+    _request(dataset.train, seed).forget["id"] for seed in range(_SEEDS.value)
+  ]
+  with harness.naming(_REQUESTS.name):
+    requests = image_certified.divide(inputs, forgotten, _REQUESTS.value)
+  return image_certified.problem(
+    inputs, requests, features=features, l2=_L2.value, terms=terms()
+  )
+
+
+def _certify(options: dict[str, Any]) -> None:
+  """Runs the certified experiment."""
+  jax.config.update("jax_enable_x64", True)
+  asked = problem()
+  with Workdir(_WORKDIR.value, options, private=True) as workdir:
+    with Session(workdir, 0) as session:
+      image_certified.run(workdir, session, asked)
+    print(image_certified_report.write(workdir, asked, release_names()[0]))
+
+
+def _options() -> dict[str, Any]:
+  """The flags that this kind of run reads, by name.
+
+  Raises:
+    ValueError: if one that it does not read was given.
+  """
+  options = harness.own_flags()
+  of_releases = flags.FLAGS.get_key_flags_for_module(release_flags)
+  if _CERTIFY.value:
+    unread, how = _WITHOUT_CERTIFY, "without"
+    if flags.FLAGS[_METHOD.name].present and _METHOD.value != [
+      image_certified.METHOD
+    ]:
+      raise ValueError(
+        f"--{_METHOD.name}={','.join(_METHOD.value)}; with --certify it must "
+        f"be {image_certified.METHOD}."
+      )
+    options[_METHOD.name] = [image_certified.METHOD]
+  else:
+    unread, how = (*_WITH_CERTIFY, *of_releases), "with"
+    options.pop(_CERTIFY.name, None)  # runs from before it existed go on
+  for flag in unread:
+    if flags.FLAGS[flag.name].present:
+      given = flags.FLAGS[flag.name].serialize()
+      raise ValueError(f"{given}: it is only read {how} --certify.")
+    options.pop(flag.name, None)
+  return options
 
 
 def _run_seed(
@@ -213,6 +333,17 @@ class _Audits:
       )
     )
     return evidence
+
+
+def _dataset() -> Dataset:
+  with harness.naming(_DATASET.name):
+    return load(
+      _DATASET.value,
+      data_dir=flags.FLAGS.data_dir,
+      manual_dir=flags.FLAGS.manual_dir,
+      num_train=_NUM_TRAIN.value,
+      num_test=_NUM_TEST.value,
+    )
 
 
 def _request(train: dict[str, Any], seed: int) -> Request:

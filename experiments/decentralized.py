@@ -8,20 +8,25 @@ each certified one a certificate and a ledger that
 `python -m experiments.verify_certificate DIR` checks.
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 from absl import flags
 
-from experiments import harness, network_flags, network_report
+from experiments import (
+  harness,
+  network_flags,
+  network_report,
+  release_study,
+)
 from experiments.meter import Meter
-from experiments.network_study import METHODS, Network, Recipe, Study
+from experiments.network_study import METHODS, Network, Recipe, Study, records
 from experiments.register import Register
 from experiments.session import Outcome, Session
 from experiments.workdir import Workdir
-from junlearn.certify import calibrate, convexity
-from junlearn.certify.accountant import Account
+from junlearn.certify import convexity
 from junlearn.transform import Request
 
 _WORKDIR = flags.DEFINE_string(
@@ -45,8 +50,8 @@ def main(arguments: Sequence[str]) -> None:
   """Runs the experiment that the flags describe."""
   harness.no_arguments(arguments)
   harness.choose("method", _METHOD.value, METHODS)
-  recipe = network_flags.recipe()
   certified = [name for name in _METHOD.value if METHODS[name]]
+  recipe = network_flags.recipe(len(release_names()))
   if certified and recipe.precision != "float64":
     raise ValueError(
       f"--precision={recipe.precision}: {', '.join(certified)} are certified, "
@@ -57,26 +62,50 @@ def main(arguments: Sequence[str]) -> None:
   networks = [
     network_flags.network(dataset, seed) for seed in range(_SEEDS.value)
   ]
-  with Workdir(_WORKDIR.value, harness.own_flags()) as workdir:
+  options = harness.own_flags()
+  with Workdir(_WORKDIR.value, options, private=bool(certified)) as workdir:
     with Session(
       workdir,
       _total(recipe),
       checkpoint_seconds=flags.FLAGS.checkpoint_seconds,
     ) as session:
       study = Study(dataset, recipe, session)
+      register = None
       if certified:
         with harness.naming("model"):
           params = jax.tree.map(lambda x: x[0], study.start(networks[0]))
           convexity.check_linear(
             study.model, params, dataset.train["input"][:2]
           )
+        register = Register(workdir, recipe.terms, "decentralized")
+        register.keep_requests(
+          {
+            f"seed{seed}": records(network.request.forget)["id"].tolist()
+            for seed, network in enumerate(networks)
+          }
+        )
       for seed, network in enumerate(networks):
-        _run_seed(study, workdir, seed, network)
-    print(network_report.write(workdir, study, networks))
+        _run_seed(study, workdir, register, seed, network)
+    print(network_report.write(workdir, study, networks, release_names()))
+
+
+def release_names() -> list[str]:
+  """The releases that the flags ask for, in the order of the ledger."""
+  return [
+    f"seed{seed}/{method}/{index}"
+    for seed in range(_SEEDS.value)
+    for method in _METHOD.value
+    if METHODS[method]
+    for index in range(network_flags.requests())
+  ]
 
 
 def _run_seed(
-  study: Study, workdir: Workdir, seed: int, network: Network
+  study: Study,
+  workdir: Workdir,
+  register: Register | None,
+  seed: int,
+  network: Network,
 ) -> None:
   """Both references and every method, for one seed's network."""
   recipe, request = study.recipe, network.request
@@ -105,7 +134,7 @@ def _run_seed(
         f"{recipe.tolerance:g}; take more --rounds."
       )
   target = retrained.params
-  add = _Rows(workdir, study, seed, network, retrained)
+  add = _Rows(workdir, study, register, seed, network, retrained)
   add("retrain", retrained, exchanges=recipe.rounds)
   add("original", original, exchanges=0)
   if workdir.read_arrays(f"evidence/{folder}/influence.npz") is None:
@@ -125,18 +154,17 @@ def _run_seed(
       )
       add(name, outcome, exchanges=recipe.finetune_rounds)
       continue
-    register = Register(workdir, f"{folder}/{name}", study, network, seed)
-    answer = _answer(
-      study, network, register, f"{folder}/{name}", original, retrained
+    add(
+      name, *_answer(study, network, register, seed, name, original, retrained)
     )
-    add(name, *answer)
 
 
 def _answer(
   study: Study,
   network: Network,
   register: Register,
-  name: str,
+  seed: int,
+  method: str,
   original: Outcome,
   retrained: Outcome,
 ) -> tuple[Outcome, list[Outcome]]:
@@ -149,38 +177,31 @@ def _answer(
     ArithmeticError: if the budget is spent or a bound is not met; the releases
       before stay.
   """
-  method, recipe = METHODS[name.split("/")[1]], study.recipe
-  distance = recipe.max_distance + study.comparator(network)
-  budget = Account(recipe.epsilon, recipe.delta)
-  sigma = budget.sigma(distance, releases=recipe.planned)
-  epsilon = calibrate.gaussian_epsilon(recipe.delta, distance, sigma)
+  form = METHODS[method]
+  bound = study.bound(network, form)
   corrections, before = [], original.params
   for index, request in enumerate(network.requests):
-    if len(register.account().releases) <= index:
-      register.account().add(distance, sigma)  # before any noise is drawn
-    corrected = study.correct(
-      f"{name}/{index}-corrected",
-      network,
-      request,
-      before,
-      method.form,
-      reference=retrained.params,
-    )
-    released = study.release(
-      f"{name}/{index}-released",
-      network,
-      request,
-      corrected.params,
-      method,
-      epsilon=epsilon,
-    )
-    register.enter(
-      index,
-      method,
-      epsilon=epsilon,
+    name = f"seed{seed}/{method}/{index}"
+    released, corrected = release_study.answer(
+      study.session,
+      register,
+      study.recipe.terms,
+      bound,
+      name=name,
+      request=request,
+      seed=seed,
       before=before,
-      corrected=corrected,
-      released=released,
+      correct=functools.partial(
+        study.correct,
+        network=network,
+        request=request,
+        params=before,
+        form=form,
+        reference=retrained.params,
+      ),
+      retrain=functools.partial(
+        study.retrain, network=network, request=request, form=form
+      ),
     )
     corrections.append(corrected)
     before = corrected.params
@@ -190,8 +211,9 @@ def _answer(
 class _Rows:
   """Audits outcomes of one seed; adds the row that is not there yet."""
 
-  def __init__(self, workdir, study, seed, network, retrained):
+  def __init__(self, workdir, study, register, seed, network, retrained):
     self._workdir, self._study, self._seed = workdir, study, seed
+    self._register = register
     self._network, self._retrained = network, retrained
 
   def __call__(
@@ -236,9 +258,15 @@ class _Rows:
           "compile": compiled + sum(part.compile for part in parts),
         },
         "peak_memory_bytes": outcome.peak_memory_bytes,
-        "params_sha256": outcome.params_sha256,
+        "params_sha256": self._digest(outcome, released=bool(corrections)),
       }
     )
+
+  def _digest(self, outcome, *, released):
+    """Keyed, where params know the records and are not released."""
+    if released or self._register is None:
+      return outcome.params_sha256
+    return self._register.fingerprint(outcome.params)
 
 
 def _joined(courses: Sequence[list[list[float]]]) -> list[list[float]]:

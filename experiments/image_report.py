@@ -12,7 +12,7 @@ from junlearn import report, tree
 from junlearn.report import Metric
 from junlearn.transform import Request
 
-METRICS = (
+ACCURACIES = (
   Metric(
     "forget_accuracy",
     "Forget accuracy",
@@ -35,6 +35,10 @@ METRICS = (
     100,
     "Accuracy on records that no model was trained on.",
   ),
+)
+
+METRICS = (
+  *ACCURACIES,
   Metric(
     "rmia_auc",
     "RMIA AUC",

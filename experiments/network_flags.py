@@ -6,7 +6,12 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import harness, network_study
+from experiments import (
+  harness,
+  network_study,
+  release_flags,
+  release_study,
+)
 from experiments.network_study import Network, Recipe
 from junlearn import tree
 from junlearn.clients import data, topology
@@ -77,19 +82,6 @@ _REQUESTS = flags.DEFINE_integer(
   "answered by a release of its own.",
   lower_bound=1,
 )
-_EPSILON = flags.DEFINE_float(
-  "epsilon", 1.0, "Budget of all releases of a network together."
-)
-_DELTA = flags.DEFINE_float("delta", 1e-5, "The same.")
-_PLANNED = flags.DEFINE_integer(
-  "planned_requests",
-  None,
-  "Releases to divide the budget among (default: as many as requests).",
-  lower_bound=1,
-)
-_MAX_DISTANCE = flags.DEFINE_float(
-  "max_distance", 1e-3, "To retraining, at most, before a release."
-)
 _PRECISION = flags.DEFINE_enum(
   "precision", "float64", ["float32", "float64"], "Certificates need float64."
 )
@@ -97,20 +89,18 @@ _BACKEND = flags.DEFINE_enum(
   "backend", "vmap", ["vmap", "pmap"], "Clients on one device, or over all."
 )
 
+flags.adopt_module_key_flags(release_flags)
 flags.mark_flags_as_mutual_exclusive([_FRACTION, _IDS, _CLASS, _CLIENT])
 
 
-def recipe() -> Recipe:
-  """How clients train, and what a release promises."""
+def recipe(releases: int) -> Recipe:
+  """How clients train, and what so many releases promise."""
   return Recipe(
     model=_MODEL.value,
     rounds=_ROUNDS.value,
     tolerance=_TOLERANCE.value,
     finetune_rounds=_FINETUNE_ROUNDS.value,
-    epsilon=_EPSILON.value,
-    delta=_DELTA.value,
-    planned=_PLANNED.value or _REQUESTS.value,
-    max_distance=_MAX_DISTANCE.value,
+    terms=release_flags.terms(releases),
     precision=_PRECISION.value,
     backend=_BACKEND.value,
   )
@@ -126,7 +116,12 @@ def dataset() -> Dataset:
       num_train=_NUM_TRAIN.value,
       num_test=_NUM_TEST.value,
     )
-  return network_study.unit_norm(found)
+  return release_study.unit_norm(found)
+
+
+def requests() -> int:
+  """Successive requests to each network."""
+  return _REQUESTS.value
 
 
 def clients() -> int:

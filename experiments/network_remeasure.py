@@ -1,74 +1,106 @@
-"""What a run of `experiments.decentralized` kept, measured again."""
+"""What a run of `experiments.decentralized` kept, to be verified."""
 
-import math
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
-from experiments import network_flags
-from experiments.network_study import METHODS, Study, records
-from experiments.workdir import restore_flags
-from junlearn import checkpoint, tree
-from junlearn.certify import fingerprint, noise
+from experiments import decentralized, network_flags, release_reader
+from experiments.network_study import METHODS, Network, Study
+from experiments.register import Answer
+from experiments.release_flags import Terms
+
+EXPERIMENT = "decentralized"
 
 
-def remeasure(folder: Path, name: str, index: int) -> dict[str, float | str]:
-  """Fields of the certificate of one release, from data and checkpoints.
+def names() -> list[str]:
+  """The releases that the flags ask for, in the order of the ledger."""
+  return decentralized.release_names()
+
+
+def terms() -> Terms:
+  """What they promise."""
+  return network_flags.recipe(len(names())).terms
+
+
+class Reader:
+  """What a run kept of its releases.
 
   Args:
-    folder: of the run.
-    name: of the network's releases, as `seed0/newton`.
-    index: of the release.
-
-  Returns:
-    As `experiments.verify_certificate` asks for.
+    folder: of the run, whose flags are set.
 
   Raises:
-    ValueError: if something is missing or damaged.
+    ValueError: if a flag does not fit.
   """
-  restore_flags(folder)
-  seed, method = name.removeprefix("seed").split("/")
-  form = METHODS[method]
-  recipe = network_flags.recipe()
-  jax.config.update("jax_enable_x64", recipe.precision == "float64")
-  dataset = network_flags.dataset()
-  network = network_flags.network(dataset, int(seed))
-  request = network.requests[index]
-  study = Study(dataset, recipe, None)
-  like = study.start(network)
 
-  def kept(phase):
-    return checkpoint.load(folder / "checkpoints" / phase, like)
+  def __init__(self, folder: Path):
+    self._folder, self._networks = folder, {}
+    recipe = network_flags.recipe(len(names()))
+    jax.config.update("jax_enable_x64", recipe.precision == "float64")
+    self._study = Study(network_flags.dataset(), recipe, None)
 
-  before = kept(
-    f"{name}/{index - 1}-corrected" if index else f"seed{seed}/original"
-  )
-  corrected = kept(f"{name}/{index}-corrected")
-  released = kept(f"{name}/{index}-released")
-  salt = (folder / "private" / "salt").read_bytes()
-  bound = study.bound(network, form.form)
-  difference = jax.tree.map(lambda a, b: np.asarray(a - b), released, corrected)
-  if form.noise is noise.shared:
-    difference = tree.take(difference, slice(1))
-  found = {
-    "hashes.forget_ids": fingerprint.record_set(
-      records(request.forget)["id"].tolist(), salt=salt
-    ),
-    "hashes.retain_ids": fingerprint.record_set(
-      records(request.retain)["id"].tolist(), salt=salt
-    ),
-    "hashes.params_before": fingerprint.params(before, salt=salt),
-    "hashes.params_after": tree.digest(released),
-    "measured.result": float(bound(corrected, request)),
-    "noise.square": float(
-      sum(np.sum(leaf**2) for leaf in jax.tree.leaves(difference))
-    ),
-    "head.arguments.input_norm": math.sqrt(
-      1 + float(np.max(np.sum(dataset.train["input"] ** 2, 1)))
-    ),
-  }
-  if form.form == "stacked":
-    retrained = kept(f"seed{seed}/retrain")
-    found["comparator"] = float(bound(retrained, network.request))
-  return found
+  def answer(self, name: str) -> tuple[Answer, dict[str, Any]]:
+    """A release, and the params by name that its noise must not point to.
+
+    Raises:
+      ValueError: if something is missing or damaged.
+    """
+    seed, method, _ = release_reader.parts(name)
+    network = self._network(seed)
+    return release_reader.answer(
+      self._folder,
+      name,
+      self._study.bound(network, METHODS[method]),
+      network.requests,
+      self._like(seed),
+      self._study.recipe.terms,
+    )
+
+  def case(self, name: str, answer: Answer) -> dict[str, Any]:
+    """The release as plain arrays and numbers, for `independent_check`."""
+    seed, method, _ = release_reader.parts(name)
+    network, recipe = self._network(seed), self._study.recipe
+    retain = answer.request.retain
+    training = network.after
+    places = {
+      "original": self._kept(f"seed{seed}/original", self._like(seed)),
+      "retrained": self._kept(f"seed{seed}/retrain", self._like(seed)),
+      "corrected": answer.corrected,
+      "released": answer.released,
+    }
+    return {
+      "inputs": np.asarray(retain["input"]),
+      "labels": np.asarray(retain["label"]),
+      "weight": np.asarray(retain["weight"]),
+      "ids": {
+        part: _present(getattr(answer.request, part))
+        for part in ("forget", "retain")
+      },
+      "mixing": np.asarray(training.mixing),
+      "step_size": training.step_size,
+      "l2": training.l2,
+      "local_steps": training.local_steps,
+      "weighting": training.weighting,
+      "form": METHODS[method],
+      "tolerance": recipe.tolerance,
+      **{
+        place: jax.tree.map(np.asarray, params["params"]["Dense_0"])
+        for place, params in places.items()
+      },
+    }
+
+  def _network(self, seed: int) -> Network:
+    if seed not in self._networks:
+      self._networks[seed] = network_flags.network(self._study.dataset, seed)
+    return self._networks[seed]
+
+  def _like(self, seed: int) -> Any:
+    return self._study.start(self._network(seed))
+
+  def _kept(self, phase: str, like: Any) -> Any:
+    return release_reader.phase(self._folder, phase, like)
+
+
+def _present(examples: Any) -> np.ndarray:
+  return np.asarray(examples["id"])[np.asarray(examples["weight"]) > 0]

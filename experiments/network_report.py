@@ -1,16 +1,14 @@
 """The report of a run of `experiments.decentralized`."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from experiments import release_report
 from experiments.network_study import METHODS, Network, Study, records
 from experiments.workdir import Workdir
 from junlearn import report
-from junlearn.certify import calibrate
 from junlearn.report import Metric
 
 METRICS = (
@@ -62,25 +60,6 @@ METRICS = (
     digits=4,
   ),
   Metric(
-    "distance_before_noise",
-    "Distance before noise",
-    scale=1e6,
-    unit="1e-6",
-    help="The same of the correction alone.",
-    compare=False,
-    digits=1,
-  ),
-  Metric(
-    "bound",
-    "Certified bound",
-    scale=1e6,
-    unit="1e-6",
-    help="What the residual proves of that distance; for the consensus, of the "
-    "distance to the minimiser of the mean risk.",
-    compare=False,
-    digits=1,
-  ),
-  Metric(
     "exchanges",
     "Exchanges",
     help="Exchanges with the neighbours that the method takes.",
@@ -94,18 +73,23 @@ NOT_PROVEN = (
   "steps taken, and not what was sent before: neighbours may still hold models "
   "from before the deletion.",
   "It compares with training by the same rounds and the same noise without the "
-  "records (consensus: with the minimiser of the mean risk), and assumes "
-  "inputs of norm 1, a linear model, exact arithmetic but for float64's "
-  "rounding, and noise that nobody can guess.",
-  "Each release spends its epsilon and delta anew; successive ones compose.",
+  "records (consensus: with the minimiser of the mean risk), on what it lists "
+  "as stated.",
+  release_report.BUDGET,
+  release_report.PAGE,
   "finetune carries no certificate.",
 )
 
 
-def write(workdir: Workdir, study: Study, networks: Sequence[Network]) -> Path:
+def write(
+  workdir: Workdir,
+  study: Study,
+  networks: Sequence[Network],
+  releases: Sequence[str],
+) -> Path:
   """Writes the page from the rows and evidence that the run left.
 
-  Pictures show the first seed.
+  Pictures show the first seed. `releases` are the names of those made.
   """
   recipe, first = study.recipe, networks[0]
   methods = list(dict.fromkeys(row["method"] for row in workdir.rows))
@@ -141,7 +125,8 @@ def write(workdir: Workdir, study: Study, networks: Sequence[Network]) -> Path:
     ),
   ]
   if certified:
-    figures.append(_calibration(recipe))
+    issued = release_report.read(workdir, releases[0])
+    figures.append(release_report.calibration(issued, recipe.terms))
   return workdir.write_report(
     title=f"Forgetting records of {study.dataset.name} in a network",
     request=report.Deletion(
@@ -149,64 +134,16 @@ def write(workdir: Workdir, study: Study, networks: Sequence[Network]) -> Path:
       total=int(np.sum(np.asarray(first.clients["weight"]))),
       selection="The ids are those of the first seed.",
       noun="training records",
+      private=bool(certified),
     ),
     metrics=METRICS,
     not_proven=NOT_PROVEN,
     figures=figures,
-    certificate=_certificate(workdir, certified, len(first.requests)),
+    certificate=release_report.public(issued) if certified else None,
   )
-
-
-def _certificate(workdir, methods, releases) -> dict[str, Any] | None:
-  """The last certificate of the first seed's first certified method."""
-  if not methods:
-    return None
-  folder = f"releases/seed0/{methods[0]}"
-  name = f"{folder}/{releases - 1}/certificate.json"
-  return {"file": name, **json.loads(workdir.read(name))}
 
 
 def _asked(network: Network) -> int | None:
   """The client that holds what is to be forgotten, if it is one."""
   holding = np.asarray(network.request.forget["weight"]).sum(1) > 0
   return int(np.argmax(holding)) if holding.sum() == 1 else None
-
-
-def _calibration(recipe):
-  """Sigma against epsilon, exact and by the classical formula."""
-  epsilons = np.geomspace(0.1, 10, 41)
-  classical = epsilons[epsilons <= 1]
-  return report.series(
-    [
-      report.Series(
-        "exact",
-        epsilons,
-        [
-          calibrate.gaussian_sigma(e, recipe.delta, recipe.max_distance)
-          for e in epsilons
-        ],
-      ),
-      report.Series(
-        "classical formula",
-        classical,
-        [
-          calibrate.classical_sigma(e, recipe.delta, recipe.max_distance)
-          for e in classical
-        ],
-      ),
-      report.Series(
-        "this run",
-        [recipe.epsilon],
-        [
-          calibrate.gaussian_sigma(
-            recipe.epsilon, recipe.delta, recipe.max_distance
-          )
-        ],
-      ),
-    ],
-    title="Noise against epsilon",
-    x_label="epsilon",
-    y_label="sigma of each parameter",
-    scales=("log", "log"),
-    caption=f"delta {recipe.delta:g}, distance {recipe.max_distance:g}.",
-  )

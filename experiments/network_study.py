@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sklearn import metrics as sklearn_metrics
 
+from experiments import release_study
+from experiments.release_flags import Terms
 from experiments.session import Outcome, Session
 from junlearn import descent, nn, processes, tree
 from junlearn.across import Backend, across
 from junlearn.audit import predict, signals, utility
-from junlearn.certify import bounds, certified, derived, noise
-from junlearn.clients import data, influence, rounds, topology
+from junlearn.certify import Bound, derived
+from junlearn.clients import data, influence, retraining, rounds, topology
 from junlearn.clients.training import Training
 from junlearn.data import Dataset
 from junlearn.loss import cross_entropy
@@ -58,27 +59,10 @@ class Network(NamedTuple):
     return self.head.values.smoothness
 
 
-class Certified(NamedTuple):
-  """A method whose release is certified.
-
-  Attributes:
-    form: of `decentralized_newton`.
-    noise: that fits the form.
-  """
-
-  form: decentralized_newton.Form
-  noise: noise.Noise
-
-  def noise_dimensions(self, params: Any) -> int:
-    """Independent numbers in the noise on stacked params."""
-    numbers = sum(leaf.size for leaf in jax.tree.leaves(params))
-    rows = tree.size(params) if self.noise is noise.shared else 1
-    return numbers // rows
-
-
-METHODS: Mapping[str, Certified | None] = {
-  "newton": Certified("stacked", noise.independent),
-  "consensus": Certified("consensus", noise.shared),
+# The form of those whose releases are certified.
+METHODS: Mapping[str, retraining.Form | None] = {
+  "newton": "stacked",
+  "consensus": "consensus",
   "finetune": None,
 }
 
@@ -91,10 +75,7 @@ class Recipe(NamedTuple):
     rounds: of training and retraining.
     tolerance: |X - T(X)|_F that they must reach.
     finetune_rounds: of the method `finetune`.
-    epsilon: of all releases of a network together.
-    delta: the same.
-    planned: releases among which epsilon is divided.
-    max_distance: to retraining, of a certified method.
+    terms: of the releases.
     precision: "float32" or "float64"; certificates need the latter.
     backend: how the clients are run.
   """
@@ -103,28 +84,9 @@ class Recipe(NamedTuple):
   rounds: int
   tolerance: float
   finetune_rounds: int
-  epsilon: float
-  delta: float
-  planned: int
-  max_distance: float
+  terms: Terms
   precision: str
   backend: Backend
-
-
-def unit_norm(dataset: Dataset) -> Dataset:
-  """The data set with flat float64 inputs of Euclidean norm 1.
-
-  A bound on the norm that holds for every record that could be asked for is
-  part of a certificate's assumptions.
-  """
-
-  def flat(examples):
-    x = np.asarray(examples["input"], np.float64)
-    x = x.reshape(len(x), -1)
-    norm = np.linalg.norm(x, axis=1, keepdims=True)
-    return {**examples, "input": x / np.where(norm > 0, norm, 1)}
-
-  return dataset._replace(train=flat(dataset.train), test=flat(dataset.test))
 
 
 _NEWTON_STEPS = 10
@@ -211,7 +173,7 @@ class Study:
     network: Network,
     request: Request,
     params: Any,
-    form: decentralized_newton.Form,
+    form: retraining.Form,
     *,
     reference: Any,
   ) -> Outcome:
@@ -227,7 +189,8 @@ class Study:
           self.model,
           network.after,
           form=form,
-          max_distance=self.recipe.max_distance,
+          # Half of it: the bound has an allowance for rounding too.
+          max_distance=self.recipe.terms.max_distance / 2,
           num_steps=1,
           smoothness=network.smoothness,
           backend=self.recipe.backend,
@@ -251,106 +214,53 @@ class Study:
       name, corrected, start=params, steps=0, note=lambda c: {"course": c}
     )
 
-  def bound(self, network: Network, form: Any) -> Any:
-    """`(params, request) -> distance to retraining` that is certain."""
-    measure = decentralized_newton.bound(
+  def retrain(
+    self, name: str, network: Network, request: Request, form: retraining.Form
+  ) -> Outcome:
+    """The phase of what a correction was to save: from the start again.
+
+    A consensus is the minimiser of the mean risk, which Newton's method finds
+    from anywhere.
+    """
+    start = self.start(network)
+    if form == "stacked":
+      return self.train(
+        name, network.after, start, request, num_rounds=self.recipe.rounds
+      )
+    minimise = self.spread(
+      self._compiled(
+        decentralized_newton.transform(
+          self.model,
+          network.after,
+          form=form,
+          max_distance=self.recipe.terms.max_distance / 2,
+          num_steps=10 * _NEWTON_STEPS,
+          backend=self.recipe.backend,
+        )
+      )
+    )
+    return self.session.phase(
+      name,
+      lambda: minimise(jax.random.key(0), start, request),
+      start=start,
+      steps=0,
+    )
+
+  def bound(self, network: Network, form: retraining.Form) -> Bound:
+    """How far params are from retraining."""
+    bound = retraining.bound(
       self.model,
       network.after,
       form=form,
-      smoothness=network.smoothness,
+      features=release_study.PIXELS,
+      tolerance=self.recipe.tolerance,
+      head=network.head,
       backend=self.recipe.backend,
     )
-
-    def everywhere(params, request):
-      return measure(*_own((params, request)))
-
-    return everywhere if self.recipe.backend == "pmap" else jax.jit(measure)
-
-  def release(
-    self,
-    name: str,
-    network: Network,
-    request: Request,
-    corrected: Any,
-    method: Certified,
-    *,
-    epsilon: float,
-  ) -> Outcome:
-    """The phase that checks the bound and adds the noise.
-
-    The key of the noise comes from the operating system and is kept nowhere:
-    once written, the release is read back, never drawn again.
-
-    Raises:
-      ArithmeticError: if the bound is above the recipe's `max_distance`.
-    """
-    recipe = self.recipe
-    transform = certified(
-      lambda key, params, request: Result(params, request, {}),
-      self.bound(network, method.form),
-      epsilon=epsilon,
-      delta=recipe.delta,
-      max_distance=recipe.max_distance,
-      comparator=self.comparator(network),
-      noise=method.noise,
-    )
-
-    def released():
-      result = transform(noise.fresh_key(), corrected, request)
-      if not result.info["certified"]:
-        raise ArithmeticError(
-          f"{name}: the distance to retraining is only known to be at most "
-          f"{float(result.info['distance']):.3g}, above --max_distance="
-          f"{recipe.max_distance:g}; nothing was released, retrain instead."
-        )
-      return result
-
-    return self.session.phase(
-      name,
-      released,
-      start=corrected,
-      steps=0,
-      note=lambda info: {
-        "bound": float(info["distance"]),
-        "sigma": float(info["sigma"]),
-      },
-    )
-
-  def measured(
-    self, network: Network, form: str, distance: float
-  ) -> derived.Derived:
-    """A distance that `bound` measured, as the theorem behind it gives it."""
-    after = network.after
-    if form == "consensus" or after.local_steps == 1:
-      return derived.derive(
-        "residual", gradient_norm=distance * after.l2, l2=after.l2
-      )
-    contraction = derived.derive(
-      "local_contraction",
-      step_size=after.step_size,
-      l2=after.l2,
-      smoothness=network.smoothness,
-      num_local_steps=after.local_steps,
-    )
-    return derived.derive(
-      "fixed_point_residual",
-      residual_norm=distance * (1 - contraction.result),
-      contraction=contraction,
-    )
-
-  def comparator(self, network: Network) -> float:
-    """How far a retrained network may be from its own fixed point."""
-    after = network.after
-    if after.local_steps == 1:
-      return self.recipe.tolerance / (after.step_size * after.l2)
-    contraction = bounds.local_contraction(
-      step_size=after.step_size,
-      l2=after.l2,
-      smoothness=network.smoothness,
-      num_local_steps=after.local_steps,
-    )
-    return bounds.fixed_point_residual(
-      self.recipe.tolerance, contraction=contraction
+    if self.recipe.backend != "pmap":
+      return bound
+    return bound._replace(
+      measure=lambda params, request: bound.measure(*_own((params, request)))
     )
 
   def influence(self, network: Network) -> np.ndarray:
@@ -393,7 +303,7 @@ class Study:
       for name, per_client in logits.items()
     }
     auc = [
-      _attack(
+      release_study.attack_auc(
         signals.confidence(forget, parts["forget"]["label"]),
         signals.confidence(test, parts["test"]["label"]),
       )
@@ -489,14 +399,9 @@ def build(
 def _divide(clients, request, number) -> tuple[Request, ...]:
   """Successive requests, each with what the ones before it named."""
   ids = records(request.forget)["id"]
-  if number > len(ids):
-    raise ValueError(
-      f"{number} requests were asked for; with {len(ids)} records to forget "
-      "there are as many at most."
-    )
-  ends = np.cumsum([len(part) for part in np.array_split(ids, number)])
   return tuple(
-    jax.tree.map(jnp.asarray, data.by_id(clients, ids[:end])) for end in ends
+    jax.tree.map(jnp.asarray, data.by_id(clients, named))
+    for named in release_study.successive(ids, number)
   )
 
 
@@ -527,13 +432,6 @@ def _distances(params: Any, reference: Any) -> np.ndarray:
 def _distance(params: Any, reference: Any) -> float:
   """|X - reference|_F."""
   return float(np.linalg.norm(_distances(params, reference)))
-
-
-def _attack(forget: np.ndarray, test: np.ndarray) -> float:
-  truth = np.repeat([1, 0], [len(forget), len(test)])
-  return float(
-    sklearn_metrics.roc_auc_score(truth, np.concatenate([forget, test]))
-  )
 
 
 def _own(everything: Any) -> Any:

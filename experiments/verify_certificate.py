@@ -1,63 +1,56 @@
 """Checks what a certified run left in its folder, without trusting it.
 
-    python -m experiments.verify_certificate DIR
+    python -m experiments.verify_certificate DIR --public_key=KEY --head=HASH
 
-Reads `config.json` and, of every network's releases, the ledger and the
-certificates (`experiments.register`); computes every number again that others
-determine; measures the distance to retraining again on the retained data, and
-the noise in the released params. Prints a line for each disagreement, naming
-file and field, and exits non-zero if there is one.
+Which releases there must be follows from `config.json`. Each is measured again
+from the data and the params without noise: its certificate is made anew and
+compared field by field, its assumptions are checked, its noise is put to the
+test (`certify.scrutiny`), its line in the ledger must be signed, and a program
+that shares no code with the library computes the figures a second time
+(`experiments.independent_check`). Prints a line for each disagreement and exits
+non-zero if there is one.
+
+Everything in DIR, keys included, can be made by whoever made DIR: keep the
+public key or the head of the ledger elsewhere, and give them here.
 """
 
+import hashlib
 import importlib
+import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 from absl import flags
-from scipy import stats
 
-from experiments import harness
+from experiments import harness, independent_check, register
+from experiments.workdir import read_config, restore_flags
+from junlearn import tree
 from junlearn.certify import certificate as certificates
-from junlearn.certify import ledger
-from junlearn.certify.certificate import Certificate
+from junlearn.certify import ledger, scrutiny, signing
 
-_CERTIFICATE = "certificate.json"
-_LEDGER = "ledger.jsonl"
-_CONFIG = "config.json"
+_CERTIFICATE, _PARAMS = "certificate.json", "params.safetensors"
 _RELEASES = "releases"
 
-# By `Certificate.experiment`, the module that measures its releases again by
-# `remeasure(folder, name, index) -> {field: value}`, with at least the fields
-# `_MEASURED`.
-EXPERIMENTS = {"decentralized": "experiments.network_remeasure"}
+# Characters of a line that is printed, and releases that are read, at most.
+_LONGEST, _MOST = 1000, 10_000
+# Flags that a run's releases are counted by.
+_COUNTS = ("seeds", "requests")
+# By the `experiment` of a run, the module that reads what it kept.
+EXPERIMENTS = {
+  "decentralized": "experiments.network_remeasure",
+  "classification": "experiments.image_remeasure",
+}
 
-# Fields are as in the certificate. `noise.square` is the squared norm of what
-# the release differs by from the params that `measured` speaks of, over the
-# `noise_dimensions` numbers that were drawn.
-_MEASURED = frozenset(
-  {
-    "hashes.forget_ids",
-    "hashes.retain_ids",
-    "hashes.params_before",
-    "hashes.params_after",
-    "measured.result",
-    "noise.square",
-  }
+_HEAD = flags.DEFINE_string(
+  "head", None, "Hash of the ledger's last line, from where it was kept."
 )
-# Public numbers that need only be as large as what is measured.
-_LIMITS = ("comparator", "head.arguments.input_norm", "public.arguments.")
-# Other machines sum in another order; distances below 1e-9 are rounding.
-_RELATIVE, _ABSOLUTE = 1e-6, 1e-9
-# An honest release fails the test of its noise this often.
-_SIGNIFICANCE = 1e-9
-
-_HEAD = flags.DEFINE_list(
-  "head",
-  [],
-  "Hashes that the last lines of ledgers must have, from where they were kept.",
+_PUBLIC_KEY = flags.DEFINE_string(
+  "public_key", None, "Key that must have signed the ledger, 64 hex digits."
 )
 
 
@@ -68,155 +61,275 @@ def main(arguments: Sequence[str]) -> None:
       f"{len(arguments)} folders were given; name the folder of one run."
     )
   folder = Path(arguments[0])
-  found = list(problems(folder, heads=_HEAD.value))
+  found = list(problems(folder, head=_HEAD.value, public_key=_PUBLIC_KEY.value))
   for problem in found:
-    print(problem)
+    print(_printable(problem))
   if found:
     sys.exit(1)
-  for path in _ledgers(folder):
-    last = ledger.read(path)[-1]
-    print(f"{path.parent}: all agrees; the head of the ledger is {last.hash}")
+  last = ledger.read(folder / register.LEDGER)[-1]
+  print(
+    f"{folder}: all agrees; the head of the ledger is {last.hash}, signed by "
+    f"{last.signer}"
+  )
 
 
-def problems(folder: Path, *, heads: Sequence[str] = ()) -> Iterator[str]:
+def problems(
+  folder: Path, *, head: str | None = None, public_key: str | None = None
+) -> Iterator[str]:
   """Everything in the folder of a run that does not agree.
 
   Args:
     folder: of the run.
-    heads: hashes that ledgers must end with, as far as they were kept.
+    head: hash that the ledger must end with, if it was kept.
+    public_key: that must have signed it, if it was kept.
 
   Yields:
     A line for each, beginning with the file and the field or line.
   """
-  paths = _ledgers(folder)
-  if not paths:
-    yield f"{folder}: holds no releases with a {_LEDGER}."
-  ends = set()
-  for path in paths:
-    name = path.parent.relative_to(folder / _RELEASES).as_posix()
-    entries = ()
-    try:
-      entries = ledger.read(path)
-    except (ValueError, OSError) as error:
-      yield f"{path.relative_to(folder)}: {error}"
-    ends |= {entry.hash for entry in entries[-1:]}
-    issued = {int(p.name) for p in path.parent.iterdir() if p.name.isdecimal()}
-    for index in sorted(issued | set(range(len(entries)))):
-      yield from _release(folder, name, index, entries)
-  for head in sorted(set(heads) - ends):
-    yield (
-      f"{head} is the head of no ledger: lines were removed or written anew."
+  opened, problem = _try(lambda: _open(folder))
+  if opened is None:
+    yield f"{folder}: {problem}"
+    return
+  module, names = opened
+  entries, problem = _try(
+    lambda: ledger.read(
+      folder / register.LEDGER, head=head, public_key=public_key
+    )
+  )
+  if problem:
+    yield f"{register.LEDGER}: {problem}"
+  entries = entries or ()
+  yield from _enumerated(folder, names, entries)
+  yield from _keys(folder, entries)
+  if stale := list(_config(folder, names)):
+    yield from stale
+    return
+  reader, problem = _try(lambda: module.Reader(folder))
+  if reader is None:
+    yield f"{folder}: {problem}"
+    return
+  noises = []
+  for index, name in enumerate(names):
+    entry = entries[index] if index < len(entries) else None
+    for problem in _release(folder, name, module, reader, entry, noises):
+      yield f"{_RELEASES}/{name}/{problem}"
+  for problem in _all(lambda: scrutiny.pooled(noises)):
+    yield f"{_RELEASES}: {problem}"
+
+
+def _try(function: Callable[[], Any]) -> tuple[Any, str]:
+  """What a function returns, or None and what was wrong.
+
+  The folder may hold anything, so that anything may go wrong in reading it.
+  """
+  try:
+    with np.errstate(all="ignore"):
+      return function(), ""
+  except (ValueError, OSError, ArithmeticError) as error:
+    return None, " ".join(str(error).split()) or type(error).__name__
+  except Exception as error:
+    return None, f"cannot be verified ({type(error).__name__}: {error})."
+
+
+def _all(check: Callable[[], Iterator[str]]) -> list[str]:
+  """The sentences of a check, or the one why it cannot be made."""
+  found, problem = _try(lambda: list(check()))
+  return [problem] if found is None else found
+
+
+def _printable(problem: str) -> str:
+  """In one line: names and values are the folder's, and may be anything."""
+  line = "".join(c if c.isprintable() else "?" for c in problem)
+  return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."
+
+
+def _open(folder):
+  """The module that reads the run, and the releases that there must be."""
+  config = read_config(folder)
+  experiment = config.get("experiment")
+  if experiment not in EXPERIMENTS:
+    raise ValueError(
+      f"config.json has the experiment {experiment!r}; certificates come from "
+      f"{', '.join(EXPERIMENTS)}."
+    )
+  module = importlib.import_module(EXPERIMENTS[experiment])
+  for name, value in config["flags"].items():
+    if name in flags.FLAGS:
+      _check_flag(flags.FLAGS[name], value)
+  counts = [config["flags"].get(name, 1) for name in _COUNTS]
+  if math.prod(counts) > _MOST:
+    raise ValueError(
+      f"config.json has {' times '.join(_COUNTS)} as {math.prod(counts)}; at "
+      f"most {_MOST} releases are verified."
+    )
+  restore_flags(folder)
+  names = module.names()
+  if not names:
+    raise ValueError("the run makes no certified releases.")
+  return module, names
+
+
+def _check_flag(flag: flags.Flag, value: Any) -> None:
+  """Refuses what the flag cannot have become, such as a text for a number."""
+  if value is None and flag.default is None:
+    return
+  try:
+    parsed = flag.parser.parse(value)
+  except (ValueError, TypeError):
+    parsed = None
+  if type(parsed) is not type(value) or parsed != value:
+    raise ValueError(
+      f"config.json has the flag {flag.name} as {value!r}, which it cannot be."
     )
 
 
-def _ledgers(folder: Path) -> list[Path]:
-  return sorted((folder / _RELEASES).rglob(_LEDGER))
-
-
-def _release(folder, name, index, entries) -> Iterator[str]:
-  """What does not agree in one release."""
-  place = f"{_RELEASES}/{name}"
-  file = f"{place}/{index}/{_CERTIFICATE}"
-  try:
-    text = _text(folder / file)
-    issued = certificates.from_json(text)
-  except ValueError as error:
-    yield f"{file}: {error}"
+def _config(folder, names) -> Iterator[str]:
+  """What other flags ask for is not run: it may be of any size."""
+  content, problem = _try((folder / "config.json").read_bytes)
+  if problem:
+    yield f"config.json: {problem}"
     return
-  if not issued.certified:
-    yield f"{file}: certified is False; this certifies nothing."
-  for problem in certificates.disagreements(issued):
-    yield f"{file}: {problem}"
-  yield from _config(folder, issued)
-  if index < len(entries):
-    digest = certificates.sha256(text)
-    for problem in _entered(entries[index], issued, digest, file):
-      yield f"{place}/{_LEDGER}: {problem}"
-  else:
-    yield f"{place}/{_LEDGER}: has no line {index + 1}, for {file}."
-  for problem in _measured(folder, name, index, issued):
-    yield f"{file}: {problem}"
-
-
-def _text(path):
-  try:
-    return path.read_bytes().decode()
-  except OSError as error:
-    raise ValueError(f"cannot be read ({error.strerror})") from error
-
-
-def _config(folder, issued):
-  try:
-    found = certificates.sha256(_text(folder / _CONFIG))
-  except ValueError as error:
-    yield f"{_CONFIG}: {error}"
-    return
-  if found != issued.hashes.config:
-    yield (
-      f"{_CONFIG}: its SHA-256 is {found}; the certificate's hashes.config is "
-      f"{issued.hashes.config}."
-    )
-
-
-def _entered(entry, issued, digest, file) -> Iterator[str]:
-  """The ledger's line is that of the certificate."""
-  for field, value in (
-    ("certificate", digest),
-    ("distance", issued.distance),
-    ("sigma", issued.sigma),
-    ("params_before", issued.hashes.params_before),
-    ("params_after", issued.hashes.params_after),
-  ):
-    stored = getattr(entry, field)
-    if not _agree(stored, value):
+  for name in names:
+    path = folder / _RELEASES / name / _CERTIFICATE
+    stored, _ = _try(lambda p=path: certificates.from_json(p.read_text()))
+    if stored and stored.hashes.config != hashlib.sha256(content).hexdigest():
       yield (
-        f"line {entry.index + 1}: {field} is {stored!r}; that of "
-        f"{file} is {value!r}."
+        f"config.json: is not the one that {_RELEASES}/{name}/{_CERTIFICATE} "
+        "was issued with; nothing was measured again."
       )
 
 
-def _measured(folder, name, index, issued) -> Iterator[str]:
-  if issued.experiment not in EXPERIMENTS:
-    yield (
-      f"experiment is {issued.experiment!r}; only "
-      f"{', '.join(EXPERIMENTS)} can be measured again."
+def _enumerated(folder, names, entries) -> Iterator[str]:
+  """No release may be missing, and none be there besides."""
+  entered = [entry.request for entry in entries]
+  for index, name in enumerate(names):
+    if index >= len(entered):
+      yield (
+        f"{register.LEDGER}: has no line {index + 1}, for {name}; the run was "
+        "not finished, or the line was removed."
+      )
+    elif entered[index] != name:
+      yield (
+        f"{register.LEDGER}: line {index + 1} is that of {entered[index]!r}; "
+        f"it must be that of {name!r}."
+      )
+  for name in entered[len(names) :]:
+    yield f"{register.LEDGER}: {name!r} is no release of this run."
+  allowed = {register.LEDGER, f"{register.LEDGER}.lock", register.PUBLIC_KEY}
+  for name in names:
+    allowed |= {f"{_RELEASES}/{name}/{f}" for f in (_CERTIFICATE, _PARAMS)}
+  for path in sorted((folder / _RELEASES).rglob("*")):
+    name = path.relative_to(folder).as_posix()
+    if name not in allowed and not path.is_dir():
+      yield f"{name}: is no part of this run's releases."
+
+
+def _keys(folder, entries) -> Iterator[str]:
+  """The keys in the folder are those of who signed."""
+  signers = {entry.signer for entry in entries}
+  text, problem = _try(lambda: (folder / register.PUBLIC_KEY).read_text())
+  if problem:
+    yield f"{register.PUBLIC_KEY}: {problem}"
+  elif signers and {text.removesuffix("\n")} != signers:
+    yield f"{register.PUBLIC_KEY}: is not the key that signed the ledger."
+  own = folder / register.SIGNING_KEY
+  if signers and own.exists():
+    key, problem = _try(
+      lambda: signing.public_key(signing.load_key(own.read_bytes()))
     )
+    if key is None or {key} != signers:
+      problem = problem or "is not the key that signed the ledger."
+      yield f"{register.SIGNING_KEY}: {problem}"
+
+
+def _release(folder, name, module, reader, entry, noises) -> Iterator[str]:
+  """What does not agree in one release; its noise is added to the others."""
+  place = folder / _RELEASES / name
+  text, problem = _try(lambda: (place / _CERTIFICATE).read_bytes().decode())
+  stored, unread = _try(lambda: certificates.from_json(text))
+  if text is None or stored is None:
+    yield f"{_CERTIFICATE}: {problem or unread}"
     return
-  module = importlib.import_module(EXPERIMENTS[issued.experiment])
-  found: Mapping[str, float | str] = module.remeasure(folder, name, index)
-  for field in sorted(_MEASURED - set(found)):
-    yield f"{field} was not measured again."
-  for field, value in found.items():
-    if field == "noise.square":
-      yield from _noise(value, issued)
-      continue
-    stored = _lookup(issued, field)
-    enough = field.startswith(_LIMITS) and stored >= value
-    if not (enough or _agree(stored, value)):
-      yield (f"{field} is {stored!r}; measured again it is {value!r}.")
-
-
-def _noise(square: float, issued: Certificate) -> Iterator[str]:
-  """Whether the noise has the scale of sigma: a chi-squared test."""
-  law = stats.chi2(issued.noise_dimensions)
-  score = square / issued.sigma**2
-  if not min(law.cdf(score), law.sf(score)) > _SIGNIFICANCE / 2:
-    scale = math.sqrt(square / issued.noise_dimensions)
-    yield (
-      f"sigma is {issued.sigma!r}; the noise released has the scale {scale!r}."
+  for problem in _all(lambda: certificates.disagreements(stored)):
+    yield f"{_CERTIFICATE}: {problem}"
+  found, problem = _try(lambda: _again(folder, name, module, reader))
+  if found is None:
+    yield f"{_CERTIFICATE}: {problem}"
+    return
+  answer, directions, again, line = found
+  for problem in _all(lambda: certificates.differences(stored, again)):
+    yield f"{_CERTIFICATE}: {problem}"
+  if entry is not None:
+    line["certificate"] = certificates.sha256(text)
+    line |= {"distance": stored.distance, "sigma": stored.sigma}
+    for field, value in line.items():
+      if getattr(entry, field) != value:
+        yield (
+          f"{_CERTIFICATE}: line {entry.index + 1} of the ledger has the "
+          f"{field} {getattr(entry, field)!r}; it must be {value!r}."
+        )
+  for problem in _all(lambda: _noise(answer, again, directions, noises)):
+    yield f"{_PARAMS}: {problem}"
+  line = entry._asdict() if entry else {}
+  for problem in _all(
+    lambda: independent_check.problems(
+      _case(module, reader, name, answer), json.loads(text), line
     )
+  ):
+    yield f"{_CERTIFICATE}: independently: {problem}"
 
 
-def _lookup(value: Any, field: str) -> Any:
-  for name in field.split("."):
-    value = value[name] if isinstance(value, dict) else getattr(value, name)
-  return value
+def _case(module, reader, name, answer):
+  """The release as `independent_check` reads it, with the run's terms."""
+  terms = module.terms()
+  budget = ("epsilon", "delta", "planned")
+  return {
+    **reader.case(name, answer),
+    "max_distance": terms.max_distance,
+    "budget": {part: getattr(terms, part) for part in budget},
+  }
 
 
-def _agree(stored: Any, found: Any) -> bool:
-  if isinstance(stored, str) or isinstance(found, str) or stored is None:
-    return stored == found
-  return math.isclose(stored, found, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)
+def _again(folder, name, module, reader):
+  """The release, its certificate and its line, made anew."""
+  answer, places = reader.answer(name)
+  terms = module.terms()
+  salt = (folder / register.SALT).read_bytes()
+  again = register.certify(
+    answer,
+    terms,
+    experiment=module.EXPERIMENT,
+    config=(folder / "config.json").read_bytes(),
+    salt=salt,
+  )
+  line = register.line(again, answer, terms, salt)
+  return answer, places, again, line
+
+
+def _noise(answer, again, places, noises) -> list[str]:
+  """What is wrong with the noise, given that of the releases before."""
+  options = {"sigma": again.sigma, "grid": again.grid, "norm": again.norm}
+  view = answer.bound.view
+  released, corrected = (
+    view.split(params)[0] for params in (answer.released, answer.corrected)
+  )
+  clients = answer.bound.axes == 2 and answer.bound.norm == "joint"
+  directions = {
+    name: jax.tree.map(np.subtract, view.split(params)[0], corrected)
+    for name, params in places.items()
+  }
+  found = list(
+    scrutiny.disagreements(
+      released,
+      corrected,
+      **options,
+      rows=tree.size(released) if clients else None,
+      others=noises,
+      directions=directions,
+    )
+  )
+  noises.append(scrutiny.standardized(released, corrected, **options))
+  return found
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
 """The folder of a run: its configuration, its rows, nothing half-written.
 
+What knows the records to be forgotten is private: others than the owner cannot
+open it, whatever the umask.
+
 In a job of several processes the first one alone reads and writes it, and all
 get what it read; the others need not see its disk.
 """
 
 import fcntl
 import io
+import itertools
 import json
 import os
 import shlex
@@ -18,7 +22,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl.flags import FLAGS
+from absl.flags import FLAGS, Error, Flag
 
 from junlearn import files, processes, report
 
@@ -27,6 +31,14 @@ _RESULTS = "results.jsonl"
 _LOCK = ".lock"
 # What may stand in the folder of a run that was killed as it began.
 _BEGUN = frozenset({_LOCK, f"{_CONFIG}.partial"})
+# Folders that are private in every run: salts, keys and requests; params before
+# noise; what was measured of them.
+PRIVATE = frozenset({"private", "checkpoints", "evidence"})
+# Files that are private too where a run's releases are sent out.
+_RECORDS = frozenset({_CONFIG, _RESULTS})
+# Flags that name records.
+_NAMING = frozenset({"forget_ids"})
+_LEFT_OUT = "<left out>"
 # Flags on which results do not depend.
 _NEUTRAL = frozenset(
   {
@@ -51,19 +63,29 @@ class Workdir:
     path: a folder that does not exist, is empty, or holds a run that was
       started with the same flags.
     flags: every flag of the run, by name.
+    private: whether what the run releases is sent out, as that of a certified
+      one: `config.json` and `results.jsonl` are private too, and the report
+      leaves out the values of flags that name records.
 
   Attributes:
     config: the content of `config.json`, as the run began.
     rows: the rows of `results.jsonl`.
 
   Raises:
-    ValueError: if the folder holds something else, the run of other flags, or
-      a run that is under way.
+    ValueError: if the folder holds something else, the run of other flags, a
+      run that is under way, or a link where something private belongs.
     OSError: if it cannot be written.
+
+  **Guarantees**: what lies below `PRIVATE` can be opened by its owner alone;
+  what an older run left open is closed.
   """
 
-  def __init__(self, path: str | Path, flags: dict[str, Any]):
+  def __init__(
+    self, path: str | Path, flags: dict[str, Any], *, private: bool = False
+  ):
     self.path = Path(path)
+    self._leave_out = private
+    self._private = PRIVATE | _RECORDS if private else PRIVATE
     self._lock = None
     if processes.is_first():
       self._claim(flags)
@@ -110,7 +132,26 @@ class Workdir:
     else:
       self.config = describe(flags)
       self.write(_CONFIG, json.dumps(self.config, indent=2) + "\n")
+    self._tighten()
     self.rows = self._read_rows()
+
+  def _tighten(self) -> None:
+    """Takes from others what they may do with private files and folders."""
+    paths = [self.path / name for name in sorted(self._private)]
+    for path in paths:
+      if path.is_symlink():
+        raise ValueError(
+          f"{path} is a link to elsewhere; what is private must lie in the "
+          "run's own folder."
+        )
+    for path in paths:
+      try:
+        if path.exists():
+          path.chmod(0o700 if path.is_dir() else 0o600)
+      except OSError as error:
+        raise OSError(
+          f"{path} cannot be made private: {error.strerror}."
+        ) from error
 
   def _share(self, flags: dict[str, Any]) -> None:
     """What the first process opened, for all."""
@@ -140,7 +181,8 @@ class Workdir:
   def write_bytes(self, name: str, content: bytes) -> None:
     """Replaces a file in one step; done by the first process alone."""
     if processes.is_first():
-      files.replace(self.path / name, content)
+      private = Path(name).parts[0] in self._private
+      files.replace(self.path / name, content, private=private)
 
   def read(self, name: str) -> bytes | None:
     """The content of a file, or None if there is no such file."""
@@ -180,7 +222,10 @@ class Workdir:
     """
     if processes.is_first():
       rows = {} if "chapters" in page else {"rows": self.rows}
-      report.write(self.path, config=self.config, **rows, **page)
+      config = self.config
+      if self._leave_out:
+        config = _without_records(config)
+      report.write(self.path, config=config, **rows, **page)
     return self.path / "report.html"
 
   def add_row(self, row: dict[str, Any]) -> None:
@@ -211,16 +256,25 @@ class Workdir:
     return rows
 
 
+def read_config(path: str | Path) -> dict[str, Any]:
+  """The `config.json` of a run's folder.
+
+  Raises:
+    ValueError: if the folder holds none.
+  """
+  config = Path(path) / _CONFIG
+  if not config.exists():
+    raise ValueError(f"{path} holds no {_CONFIG}; it is not a run's folder.")
+  return _read_config(config)
+
+
 def restore_flags(path: str | Path) -> None:
   """Sets the flags to those of a run, but for where things lie here.
 
   Raises:
     ValueError: if the folder holds no run.
   """
-  config = Path(path) / _CONFIG
-  if not config.exists():
-    raise ValueError(f"{path} holds no {_CONFIG}; it is not a run's folder.")
-  for name, value in _read_config(config)["flags"].items():
+  for name, value in read_config(path)["flags"].items():
     if name in FLAGS and name not in _NEUTRAL:
       FLAGS[name].value = value
 
@@ -229,8 +283,10 @@ def describe(flags: dict[str, Any]) -> dict[str, Any]:
   """The content of `config.json`: flags, versions, devices, commit."""
   packages = ("jax", "jaxlib", "flax", "optax", "numpy")
   devices = jax.devices()
+  module = _module_name()
   return {
-    "command": shlex.join(["python", "-m", _module_name(), *sys.argv[1:]]),
+    "experiment": module.removeprefix("experiments."),
+    "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
     "flags": flags,
     "versions": {
       "python": sys.version.split()[0],
@@ -243,6 +299,25 @@ def describe(flags: dict[str, Any]) -> dict[str, Any]:
       "cores": len(os.sched_getaffinity(0)),
     },
     "commit": _commit(),
+  }
+
+
+def _without_records(config: dict[str, Any]) -> dict[str, Any]:
+  """The config without the values of flags that name records."""
+  given = [name for name in _NAMING if config["flags"].get(name) is not None]
+  spelled = {f"{dashes}{name}" for name in given for dashes in ("-", "--")}
+  shown = []
+  words = shlex.split(config["command"])
+  for before, word in itertools.pairwise(["", *words]):
+    flag, equals, _ = word.partition("=")
+    if flag in spelled and equals:
+      shown.append(f"{flag}={_LEFT_OUT}")
+    else:  # the value may also be a word of its own
+      shown.append(_LEFT_OUT if before in spelled else word)
+  return {
+    **config,
+    "command": shlex.join(shown),
+    "flags": config["flags"] | dict.fromkeys(given, _LEFT_OUT),
   }
 
 

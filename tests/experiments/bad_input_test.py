@@ -142,6 +142,17 @@ def test_workdir_of_other_flags(folder):
     toy_run(folder, steps=30)
 
 
+@pytest.mark.parametrize("name", ["private", "checkpoints", "evidence"])
+def test_private_folder_that_is_a_link(folder, tmp_path, name):
+  (tmp_path / "elsewhere").mkdir(mode=0o755)
+  shutil.rmtree(folder / name, ignore_errors=True)
+  (folder / name).symlink_to(tmp_path / "elsewhere")
+  with refused(folder, f"{name} is a link to elsewhere; what is private must"):
+    toy_run(folder)
+  assert (tmp_path / "elsewhere").stat().st_mode & 0o777 == 0o755
+  assert not list((tmp_path / "elsewhere").iterdir())
+
+
 @pytest.mark.parametrize(
   "text", ["", "{", "[]", "{}", '{"flags": 3}', "\xff\xfe"]
 )

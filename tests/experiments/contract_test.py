@@ -18,9 +18,10 @@ import pytest
 
 from experiments import bar
 from experiments.meter import Meter, peak_memory
-from experiments.workdir import Workdir
+from experiments.workdir import PRIVATE, Workdir
+from junlearn import report
 
-from .conftest import ROOT, hashes, leftovers, read_rows
+from .conftest import ROOT, hashes, leftovers, read_rows, toy_run
 
 pytestmark = pytest.mark.slow
 
@@ -262,3 +263,77 @@ def test_workdir_keeps_config_and_rows(tmp_path):
     assert second.row("m", 1) is None
     assert second.read_arrays("deep/er/x.npz")["x"].tolist() == [0, 1, 2]
     assert second.read_arrays("none.npz") is None
+
+
+@pytest.fixture(params=[0o000, 0o022], ids=["umask 000", "umask 022"])
+def umask(request):
+  before = os.umask(request.param)
+  yield request.param
+  os.umask(before)
+
+
+def modes(folder):
+  """Of files and folders, by path relative to the folder."""
+  return {
+    path.relative_to(folder).as_posix(): path.stat().st_mode & 0o777
+    for path in folder.rglob("*")
+  }
+
+
+def test_what_knows_the_records_is_the_owners_alone(tmp_path, umask):
+  toy_run(tmp_path)
+  with Workdir(tmp_path, {"steps": 20}) as workdir:
+    workdir.write_bytes("private/salt", b"x")
+    workdir.write("releases/toy/ledger.jsonl", "{}")
+  found = modes(tmp_path)
+  for name in (*PRIVATE, "checkpoints/seed0", "checkpoints/seed0/toy"):
+    assert found[name] == 0o700
+  for name in (
+    "private/salt",
+    "evidence/toy.npz",
+    "checkpoints/seed0/toy.json",
+  ):
+    assert found[name] == 0o600
+  for name in ("config.json", "results.jsonl", "releases/toy/ledger.jsonl"):
+    assert found[name] == 0o666 & ~umask
+
+
+def test_an_older_run_is_tightened(tmp_path, umask):
+  toy_run(tmp_path)
+  for name in ("checkpoints", "evidence"):
+    (tmp_path / name).chmod(0o755)
+  with Workdir(tmp_path, {"steps": 20}, private=True):
+    pass
+  found = modes(tmp_path)
+  assert found["checkpoints"] == found["evidence"] == 0o700
+  assert found["config.json"] == found["results.jsonl"] == 0o600
+
+
+@pytest.mark.parametrize(
+  "given", [["--forget_ids=31337,alice"], ["-forget_ids", "31337,alice"]]
+)
+def test_a_private_run_names_no_record_in_public(
+  tmp_path, umask, monkeypatch, given
+):
+  monkeypatch.setattr("sys.argv", ["run", "--steps=2", *given, "--debug"])
+  ids = ["31337", "alice"]
+  with Workdir(tmp_path, {"forget_ids": ids, "b": 2}, private=True) as workdir:
+    workdir.add_row({"method": "m", "seed": 0, "metrics": {}})
+    workdir.write_report(
+      title="Title",
+      request=report.Deletion(ids, 9, "By id.", private=True),
+      metrics=[],
+      not_proven=[],
+    )
+  for name in ("config.json", "results.jsonl"):
+    assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+  assert (
+    json.loads((tmp_path / "config.json").read_text())["flags"]["forget_ids"]
+    == ids
+  )
+  markdown = (tmp_path / "report.md").read_text()
+  assert "--steps=2" in markdown
+  assert "--debug" in markdown
+  assert "<left out>" in markdown
+  for text in (markdown, (tmp_path / "report.html").read_text()):
+    assert not [i for i in ids if i in text]

@@ -1,249 +1,254 @@
-"""A small experiment whose runs can be measured again, and its forgeries."""
+"""The verifier, on a small real run and all that can be done to it."""
 
 import json
+import math
+import shutil
 import subprocess
 import sys
-import types
 
-import numpy as np
+import jax
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
-from experiments import verify_certificate
-from junlearn import tree
-from junlearn.certify import certificate, fingerprint, ledger
-from junlearn.certify.derived import derive, head_of
+from experiments import register, verify_certificate
+from experiments.bench.forgeries_rewrite import (
+  read_json,
+  rewrite,
+  write_json,
+)
+from junlearn.certify import ledger, signing
+from tests.experiments.conftest import ROOT
 
-L2, MAX_DISTANCE = 0.1, 1e-3
-SALT = bytes(32)
-SIZE = 400
-CERTIFICATE = "releases/a/0/certificate.json"
-LEDGER = "releases/a/ledger.jsonl"
+from . import toy_forgeries, toy_release
 
-
-def state():
-  """What the experiment keeps: unlearned and released params."""
-  rng = np.random.default_rng(0)
-  clean = {"w": rng.normal(size=SIZE)}
-  return rng, clean
-
-
-def remeasure(folder, name, index):
-  """The distance and the fingerprints, from the data; here they are known."""
-  released = {"w": np.load(folder / "released.npy")}
-  clean = state()[1]
-  return {
-    "hashes.forget_ids": fingerprint.record_set([1, 2], salt=SALT),
-    "hashes.retain_ids": fingerprint.record_set([3, 4, 5], salt=SALT),
-    "hashes.params_before": fingerprint.params(clean, salt=SALT),
-    "hashes.params_after": tree.digest(released),
-    "measured.result": 2e-4 * (1 + 1e-12),
-    "head.arguments.input_norm": 1.2,
-    "noise.square": float(np.sum((released["w"] - clean["w"]) ** 2)),
-  }
+CERTIFICATE = toy_forgeries.CERTIFICATE
+PARAMS = f"{toy_forgeries.SECOND}/params.safetensors"
+FILES = (
+  "config.json",
+  CERTIFICATE,
+  PARAMS,
+  register.LEDGER,
+  register.PUBLIC_KEY,
+  register.SALT,
+  register.SIGNING_KEY,
+)
 
 
-def write(folder, *, noise=1.0, gradient_norm=2e-5, mode="residual_stopped"):
-  """A run of the experiment."""
-  config = json.dumps({"flags": {"seed": 0}}, indent=2) + "\n"
-  (folder / "config.json").write_text(config)
-  rng, clean = state()
-  options = {
-    "experiment": "toy",
-    "mode": mode,
-    "epsilon": 1.0,
-    "delta": 1e-5,
-    "max_distance": None if mode == "reported" else MAX_DISTANCE,
-    "comparator": 0.0,
-    "noise_dimensions": SIZE,
-    "measured": derive("residual", gradient_norm=gradient_norm, l2=L2),
-    "head": head_of("logistic", input_norm=1.5, l2=L2),
-    "assumptions": ["The noise key was drawn from entropy."],
-    "iterations": 2,
-    "seeds": {"data": fingerprint.seed(0, salt=SALT)},
-  }
-  hashes = certificate.Hashes(*["0" * 64] * 5)
-  sigma = certificate.issue(**options, hashes=hashes).sigma
-  released = {"w": clean["w"] + noise * sigma * rng.normal(size=SIZE)}
-  np.save(folder / "released.npy", released["w"])
-  issued = certificate.issue(
-    **options,
-    hashes=certificate.Hashes(
-      config=certificate.sha256(config),
-      forget_ids=fingerprint.record_set([1, 2], salt=SALT),
-      retain_ids=fingerprint.record_set([3, 4, 5], salt=SALT),
-      params_before=fingerprint.params(clean, salt=SALT),
-      params_after=tree.digest(released),
-    ),
+@pytest.fixture(autouse=True)
+def toy(x64, monkeypatch):
+  """The small experiment, and flags that are put back."""
+  monkeypatch.setitem(
+    verify_certificate.EXPERIMENTS, toy_release.EXPERIMENT, toy_release.__name__
   )
-  text = certificate.to_json(issued)
-  (folder / CERTIFICATE).parent.mkdir(parents=True)
-  (folder / CERTIFICATE).write_text(text)
-  ledger.append(
-    folder / LEDGER,
-    request="1",
-    records=fingerprint.records([1, 2], salt=SALT),
-    params_before=issued.hashes.params_before,
-    params_after=issued.hashes.params_after,
-    epsilon=2.0,
-    delta=1e-5,
-    distance=issued.distance,
-    sigma=issued.sigma,
-    certificate=certificate.sha256(text),
-  )
-  return issued
+  flags.FLAGS.mark_as_parsed()
+  with flagsaver.flagsaver():
+    yield
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory):
+  """A finished run; tests leave it as it is."""
+  folder = tmp_path_factory.mktemp("toy") / "run"
+  flags.FLAGS.mark_as_parsed()
+  with jax.enable_x64(True), flagsaver.flagsaver(**toy_release.FLAGS):
+    toy_release.make(folder)
+  return folder
 
 
 @pytest.fixture
-def toy(monkeypatch):
-  module = types.ModuleType("toy_experiment")
-  module.remeasure = remeasure
-  monkeypatch.setitem(sys.modules, "toy_experiment", module)
-  monkeypatch.setitem(verify_certificate.EXPERIMENTS, "toy", "toy_experiment")
-  return module
-
-
-@pytest.fixture
-def run(tmp_path, toy):
-  write(tmp_path)
-  return tmp_path
+def run(honest, tmp_path):
+  return shutil.copytree(honest, tmp_path / "run")
 
 
 def problems(folder, **options):
   return list(verify_certificate.problems(folder, **options))
 
 
-def replace(path, old, new):
-  text = path.read_text()
-  assert old in text
-  path.write_text(text.replace(old, new, 1))
+def own_key(folder):
+  return signing.load_key((folder / register.SIGNING_KEY).read_bytes())
 
 
 def test_an_honest_run_agrees(run):
   assert problems(run) == []
-  head = ledger.read(run / LEDGER)[-1].hash
-  assert problems(run, heads=[head]) == []
-  (problem,) = problems(run, heads=["0" * 64])
-  assert problem.startswith("0000") and "is the head of no ledger" in problem
+  last = ledger.read(run / register.LEDGER)[-1]
+  assert problems(run, head=last.hash, public_key=last.signer) == []
 
 
-@pytest.mark.parametrize("name", [CERTIFICATE, LEDGER, "config.json"])
-def test_every_edited_byte_names_the_file(run, toy, name):
-  toy.remeasure = lambda *_: dict.fromkeys(())  # not what is tested here
+def test_rewriting_an_honest_run_changes_nothing(run, honest):
+  """So that what is found below is the forgery, not how it was written."""
+  rewrite(run, own_key(run))
+  for path in run.rglob("*.json*"):
+    assert path.read_bytes() == (honest / path.relative_to(run)).read_bytes()
+
+
+@pytest.mark.parametrize("name", toy_forgeries.FORGERIES)
+def test_a_forgery_is_found(run, name):
+  forge, words = toy_forgeries.FORGERIES[name]
+  key = own_key(run)
+  forge(run)
+  rewrite(run, None)
+  assert problems(run)
+  rewrite(run, key)
+  found = problems(run)
+  assert any(words in problem for problem in found), found
+
+
+@pytest.mark.parametrize("name", FILES[:5])
+def test_an_edited_byte_is_found(run, name):
   path = run / name
   content = path.read_bytes()
-  for position in range(0, len(content), 3):
+  for position in range(0, len(content), max(len(content) // 20, 1)):
     edited = bytes([content[position] ^ 1])
     path.write_bytes(content[:position] + edited + content[position + 1 :])
-    found = [p for p in problems(run) if "was not measured again" not in p]
-    assert found, position
-    # The ledger's hash of the certificate is what finds its free text.
-    assert any(name in problem for problem in found), position
+    found = problems(run)
+    assert any(path.name in p or "params_after" in p for p in found), position
 
 
-def test_a_forged_number_is_named(run):
-  stored = certificate.from_json((run / CERTIFICATE).read_text())
-  replace(run / CERTIFICATE, repr(stored.sigma), "0.001")
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+  "content",
+  [
+    b"",
+    b"\xff\xfe\x00\n",
+    b"[" * 10_000_000,
+    b"null\n",
+    b"[]\n",
+    b"{}\n",
+    b'{"flags": {"epsilon": NaN}, "experiment": "toy"}\n',
+    b'"\\ud800"\n',
+    None,
+  ],
+  ids=["empty", "bytes", "deep", "null", "list", "dict", "nan", "half", "gone"],
+)
+def test_anything_in_a_file_is_a_sentence(run, name, content):
+  path = run / name
+  path.unlink()
+  if content is not None:
+    path.write_bytes(content)
   found = problems(run)
-  assert any(p.startswith(f"{CERTIFICATE}: sigma is 0.001") for p in found)
+  # Without its own key a folder is complete: it need not be kept there.
+  missing = content is None and name == register.SIGNING_KEY
+  assert bool(found) is not missing
 
 
-def test_a_distance_that_was_not_measured_is_found(tmp_path, toy):
-  write(tmp_path, gradient_norm=1e-5)
-  (problem,) = problems(tmp_path)
-  assert problem.startswith(f"{CERTIFICATE}: measured.result is 0.0001")
+@pytest.mark.parametrize("name", FILES)
+def test_a_folder_for_a_file_is_a_sentence(run, name):
+  (run / name).unlink()
+  (run / name).mkdir()
+  assert problems(run)
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.5, 1.5])
-def test_noise_of_another_scale_is_found(tmp_path, toy, noise):
-  write(tmp_path, noise=noise)
-  (problem,) = problems(tmp_path)
-  assert problem.startswith(f"{CERTIFICATE}: sigma is ")
-  assert "the noise released has the scale" in problem
+@pytest.mark.parametrize(
+  ("name", "value"),
+  [
+    *(("epsilon", v) for v in ("1", [1.0], True, {"a": {}}, None, math.nan)),
+    *(("epsilon", v) for v in (10**400, 10**4000, math.inf, -1.0, 0.0)),
+    *(("planned_releases", v) for v in ("2", [2], True, 0, 2.0, 10**400)),
+    *(("max_distance", v) for v in (1e300, -0.0, False)),
+    *(("fallback", v) for v in (0, "all", ["none"])),
+    *(("signing_key", v) for v in (5, [])),
+    *(("seeds", v) for v in (10**9, "x", {})),
+  ],
+)
+def test_a_flag_of_another_kind_is_a_sentence(run, name, value):
+  key = own_key(run)
+  toy_forgeries.flag(name, value)(run)
+  rewrite(run, key)
+  assert problems(run)
 
 
-def test_released_params_are_those_of_the_certificate(run):
-  released = np.load(run / "released.npy")
-  released[0] += 1e-12
-  np.save(run / "released.npy", released)
-  (problem,) = problems(run)
-  assert problem.startswith(f"{CERTIFICATE}: hashes.params_after is ")
+@pytest.mark.parametrize("content", [[], "x", None, 5, {"a": 1}])
+def test_no_flags_are_a_sentence(run, content):
+  config = read_json(run / "config.json")
+  write_json(run / "config.json", config | {"flags": content})
+  assert problems(run)
 
 
-def test_a_limit_below_what_is_measured_is_found(run, toy):
-  measured = remeasure(run, "a", 0)
-  toy.remeasure = lambda *_: {**measured, "head.arguments.input_norm": 1.6}
-  (problem,) = problems(run)
-  assert problem.startswith(f"{CERTIFICATE}: head.arguments.input_norm is")
+@pytest.mark.parametrize("experiment", ["other", None, [], {}, 3])
+def test_an_unknown_experiment(run, experiment):
+  config = read_json(run / "config.json")
+  write_json(run / "config.json", config | {"experiment": experiment})
+  assert problems(run)
 
 
-def test_what_is_not_measured_again_is_named(run, toy):
-  toy.remeasure = lambda *_: {"measured.result": 2e-4}
-  found = problems(run)
-  assert len(found) == 5
-  assert f"{CERTIFICATE}: noise.square was not measured again." in found
+def test_another_key_or_head_than_was_kept(run):
+  last = ledger.read(run / register.LEDGER)[-1]
+  assert "is not the head 0000" in problems(run, head="0" * 64)[0]
+  first = ledger.read(run / register.LEDGER)[0]
+  assert problems(run, head=first.hash)
+  assert problems(run, public_key="0" * 64)
+  # Whoever signs all anew is found by what was kept elsewhere, and by no more.
+  pem = signing.new_key()
+  other = signing.load_key(pem)
+  (run / register.SIGNING_KEY).write_bytes(pem)
+  (run / register.PUBLIC_KEY).write_text(f"{signing.public_key(other)}\n")
+  rewrite(run, other)
+  assert problems(run) == []
+  assert "the signer must be" in problems(run, public_key=last.signer)[0]
+  assert "is not the head" in problems(run, head=last.hash)[0]
 
 
-def test_another_certificate_than_the_ledgers(run):
-  write_again = json.loads((run / CERTIFICATE).read_text())
-  write_again["iterations"] = 1
-  text = json.dumps(write_again, indent=2) + "\n"
-  (run / CERTIFICATE).write_text(text)
-  (problem,) = problems(run)
-  assert problem.startswith(f"{LEDGER}: line 1: certificate is ")
-
-
-def test_a_changed_configuration(run):
-  replace(run / "config.json", "0", "1")
-  (problem,) = problems(run)
-  assert problem.startswith("config.json: its SHA-256 is ")
-
-
-def test_a_reported_run_certifies_nothing(tmp_path, toy):
-  write(tmp_path, mode="reported")
-  (problem,) = problems(tmp_path)
-  assert problem.startswith(f"{CERTIFICATE}: certified is False")
-
-
-def test_an_unknown_experiment(run, monkeypatch):
-  monkeypatch.delitem(verify_certificate.EXPERIMENTS, "toy")
-  (problem,) = problems(run)
-  assert problem.startswith(f"{CERTIFICATE}: experiment is 'toy'")
-
-
-def test_missing_files_are_named(run):
-  assert problems(run / "none") == [
-    f"{run / 'none'}: holds no releases with a ledger.jsonl."
-  ]
-  (run / CERTIFICATE).unlink()
-  (problem,) = problems(run)
-  assert problem.startswith(f"{CERTIFICATE}: cannot be read")
-
-
-def test_a_line_that_was_cut_off(run):
-  (run / LEDGER).write_text("")
-  (problem,) = problems(run)
-  assert problem == f"{LEDGER}: has no line 1, for {CERTIFICATE}."
-
-
-def test_the_program_ends_by_what_it_found(run, capsys, monkeypatch):
-  no_head = types.SimpleNamespace(value=[])
-  monkeypatch.setattr(verify_certificate, "_HEAD", no_head)
+def test_the_program_says_one_line(run, capsys):
+  last = ledger.read(run / register.LEDGER)[-1]
   verify_certificate.main([str(run)])
+  assert capsys.readouterr().out == (
+    f"{run}: all agrees; the head of the ledger is {last.hash}, signed by "
+    f"{last.signer}\n"
+  )
+  with flagsaver.flagsaver(head=last.hash, public_key=last.signer):
+    verify_certificate.main([str(run)])
   assert "all agrees" in capsys.readouterr().out
-  replace(run / "config.json", "0", "1")
-  with pytest.raises(SystemExit) as ended:
+  with flagsaver.flagsaver(head="0" * 64), pytest.raises(SystemExit) as ended:
     verify_certificate.main([str(run)])
   assert ended.value.code == 1
-  assert capsys.readouterr().out.startswith("config.json: ")
+  assert capsys.readouterr().out.startswith(f"{register.LEDGER}: line 2 is not")
+  with pytest.raises(ValueError, match="0 folders were given"):
+    verify_certificate.main([])
 
 
-def test_the_command(tmp_path):
-  command = [sys.executable, "-m", "experiments.verify_certificate"]
-  missing = subprocess.run(
-    [*command, str(tmp_path)], capture_output=True, text=True, check=False
+def test_what_the_folder_says_stays_within_its_line(run, capsys):
+  (run / "releases/a\nall agrees\x1b[2J\udcff").write_text("")
+  content = read_json(run / CERTIFICATE)
+  content["checked"] |= {"b\nall agrees": "c" * 10_000}
+  (run / CERTIFICATE).write_text(json.dumps(content, indent=2) + "\n")
+  with pytest.raises(SystemExit):
+    verify_certificate.main([str(run)])
+  printed = capsys.readouterr().out.splitlines()
+  assert not any(line.startswith("all agrees") for line in printed)
+  assert max(map(len, printed)) < 1100
+  assert all(line.isprintable() for line in printed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("config", "words"),
+  [
+    (None, "holds no config.json"),
+    (b"\xff", "is not the config.json of a run"),
+    (b"[]", "is not the config.json of a run"),
+    (b"[" * 10_000_000, "cannot be verified (RecursionError"),
+    (
+      b'{"experiment": "decentralized", "flags": {"seeds": 1000000000000}}',
+      "at most 10000 releases are verified",
+    ),
+    (
+      b'{"experiment": "decentralized", "flags": {"clients": "8"}}',
+      "has the flag clients as '8'",
+    ),
+  ],
+)
+def test_the_command_ends_with_a_sentence(tmp_path, config, words):
+  if config is not None:
+    (tmp_path / "config.json").write_bytes(config)
+  ended = subprocess.run(
+    [sys.executable, "-m", "experiments.verify_certificate", str(tmp_path)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
   )
-  assert missing.returncode == 1
-  assert "holds no releases" in missing.stdout
-  none = subprocess.run(command, capture_output=True, text=True, check=False)
-  assert none.returncode == 1
-  assert "0 folders were given" in none.stderr
+  assert ended.returncode == 1
+  assert words in ended.stdout
+  assert len(ended.stdout.splitlines()) == 1
+  assert "Traceback" not in ended.stdout + ended.stderr

@@ -11,7 +11,7 @@ from experiments.claims.dfl.effort import (
   effort_of_rounds,
 )
 from experiments.claims.dfl.federation import corrector
-from experiments.claims.dfl.mechanism import releaser
+from experiments.claims.dfl.mechanism import correct, release
 from experiments.claims.dfl.problem import Cases, Measured, claim
 from experiments.claims.table import table
 
@@ -23,9 +23,9 @@ def utility(cases: Cases, test: Any) -> Measured:
   rows, gaps = {}, []
   for setting, group in cases.items():
     row = rows[setting] = {}
-    release = releaser(group[0].federation)
     for seed, each in enumerate(group):
-      _, released = release(jax.random.key(seed), each.trained, each.request)
+      corrected = correct(each.federation, each.trained, each.request)
+      released = release(each.federation, corrected, each.request, seed=seed)
       models = {
         "original": each.trained,
         "retrained": each.retrained,
@@ -68,10 +68,10 @@ def costs(
     row, (_, _, local_steps) = rows.setdefault(setting, {}), setting
     federation = group[0].federation
     target = distance or federation.distance(_FINE)
-    correct = corrector(federation, max_distance=target)
+    stage = corrector(federation, max_distance=target)
     for each in group:
       retain = each.request.retain
-      found = correct(jax.random.key(0), each.trained, each.request)
+      found = stage(jax.random.key(0), each.trained, each.request)
       own = effort_of_correction(found.info, local_steps)
       reached = federation.residual(found.params, retain)
       scratch, warm = (

@@ -15,17 +15,23 @@ import optax
 
 from junlearn.across import across
 from junlearn.audit.predict import predict
-from junlearn.certify import bounds, constants
-from junlearn.clients import rounds, topology
+from junlearn.certify import derived
+from junlearn.certify.certified import Bound
+from junlearn.clients import retraining, rounds, topology
 from junlearn.clients.training import Training
-from junlearn.loss import of_outputs, softmax_cross_entropy
+from junlearn.loss import cross_entropy
 from junlearn.methods import decentralized_newton
 from junlearn.model import Model, from_function
+from junlearn.transform import Transform
 
 CLIENTS = 8
 TOLERANCE = 1e-12  # |X - T(X)|_F at which training ends
 _MAX_ROUNDS = 50_000
 _USUAL_STEP = 1.0
+_FEATURES = (
+  "Inputs are the pixels of each image and a constant, scaled to norm 1 image "
+  "by image; nothing in them was made from other records."
+)
 
 
 class Head(NamedTuple):
@@ -44,30 +50,31 @@ class Head(NamedTuple):
     shape = (features,) if self.classes == 2 else (features, self.classes)
     return jnp.zeros(shape)
 
-  def label(self, examples: Any) -> Any:
-    """Integers in [0, classes)."""
-    label = examples["label"]
-    return (label >= 5).astype(label.dtype) if self.classes == 2 else label
+  def labelled(self, digits: Any) -> Any:
+    """Examples of digits, with labels in [0, classes)."""
+    label = digits["label"]
+    if self.classes == 2:
+      label = (label >= 5).astype(label.dtype)
+    return {**digits, "label": label}
 
-  def loss(self, logits: jax.Array, examples: Any) -> jax.Array:
-    """Cross-entropy `[n]`."""
-    return softmax_cross_entropy(logits, {"label": self.label(examples)})
-
-  def constants(self, l2: float) -> constants.Constants:
+  def constants(self, l2: float) -> derived.Head:
     """Of a client's risk, for inputs of norm 1."""
     if self.classes == 2:
-      return constants.logistic(input_norm=1.0, l2=l2)
-    return constants.softmax(input_norm=1.0, l2=l2, num_classes=self.classes)
+      return derived.head_of("logistic", input_norm=1.0, l2=l2)
+    return derived.head_of(
+      "softmax", input_norm=1.0, l2=l2, num_classes=self.classes
+    )
 
-  def accuracy(self, params: Any, examples: Any) -> np.ndarray:
+  def accuracy(self, params: Any, digits: Any) -> np.ndarray:
     """Of each client's model: params `[clients, ...]` -> `[clients]`."""
+    examples = self.labelled(digits)
     logits = predict(self.model, params, examples["input"], stacked=True)
-    return np.mean(logits.argmax(-1) == self.label(examples), axis=1)
+    return np.mean(logits.argmax(-1) == examples["label"], axis=1)
 
 
 def _two_logits(params, inputs):
-  logits = inputs @ params
-  return jnp.stack([jnp.zeros_like(logits), logits], axis=-1)
+  logit = (inputs @ params)[..., None]
+  return jnp.concatenate([jnp.zeros_like(logit), logit], axis=-1)
 
 
 HEADS = {
@@ -94,7 +101,7 @@ class Federation:
     head: what they train.
     training: how.
     constants: of every client's risk.
-    options: of `decentralized_newton`, beside the model and the training.
+    bound: how far params are from retraining.
   """
 
   def __init__(
@@ -108,23 +115,29 @@ class Federation:
   ):
     self.head, self.constants = head, head.constants(l2)
     smallest = topology.spectrum(mixing).smallest if local_steps == 1 else 0.0
-    step = (1 + smallest) / self.constants.smoothness  # stable up to here
+    step = (1 + smallest) / self.constants.values.smoothness  # stable up to it
     if not longest:
       step = min(step, _USUAL_STEP)
     self.training = Training(mixing, step, l2, local_steps)
-    self.options = {
-      "smoothness": self.constants.smoothness,
-      "output_loss": head.loss,
-    }
-    self.round = self.training.round(of_outputs(head.model, head.loss))
-    self.bound = jax.jit(
-      decentralized_newton.bound(head.model, self.training, **self.options)
+    self.round = self.training.round(cross_entropy(head.model))
+    self.bound = self._bound(TOLERANCE)
+
+  def _bound(self, tolerance: float) -> Bound:
+    return retraining.bound(
+      self.head.model,
+      self.training,
+      features=_FEATURES,
+      tolerance=tolerance,
+      head=self.constants,
     )
 
-  def transform(self, **options: Any):
+  def transform(self, **options: Any) -> Transform:
     """The stacked correction."""
     return decentralized_newton.transform(
-      self.head.model, self.training, **self.options, **options
+      self.head.model,
+      self.training,
+      smoothness=self.constants.values.smoothness,
+      **options,
     )
 
   def start(self, examples: Any) -> jax.Array:
@@ -157,23 +170,9 @@ class Federation:
       )
     )
 
-  @property
-  def slack(self) -> float:
-    """Distance that training may leave to the fixed point."""
-    return self.distance(TOLERANCE)
-
   def distance(self, residual: float) -> float:
     """To the fixed point, at most, where |X - T(X)|_F is the residual."""
-    training = self.training
-    if training.local_steps == 1:
-      return bounds.residual(residual / training.step_size, l2=training.l2)
-    contraction = bounds.local_contraction(
-      step_size=training.step_size,
-      l2=training.l2,
-      smoothness=self.constants.smoothness,
-      num_local_steps=training.local_steps,
-    )
-    return bounds.fixed_point_residual(residual, contraction=contraction)
+    return self._bound(residual).comparator
 
   def rounds_to(self, target: float, params: Any, examples: Any) -> int:
     """Rounds of training from the params until |X - T(X)|_F is the target.
@@ -211,6 +210,6 @@ class Federation:
 
 
 @functools.lru_cache(maxsize=16)
-def corrector(federation: Federation, **options: Any) -> Any:
+def corrector(federation: Federation, **options: Any) -> Transform:
   """The federation's stacked correction, compiled once."""
-  return jax.jit(federation.transform(**options))
+  return federation.transform(**options)

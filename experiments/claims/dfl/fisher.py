@@ -40,8 +40,7 @@ def claims(digits: Dataset, seeds: int) -> Measured:
       lambda key, w, request, h=head: _steps(key, h, w, request)
     )
     for inputs, centre in centres.items():
-      train = features(digits.train, centre=centre)
-      train["label"] = head.label(train)
+      train = head.labelled(features(digits.train, centre=centre))
       trained = _optimum(head, train)
       row = rows[name, inputs] = {}
       for seed in range(seeds):
@@ -83,7 +82,7 @@ def _optimum(head: Head, examples: Any) -> jax.Array:
   """The minimiser of the risk, from scratch."""
   solve = newton.transform(head.model, l2=_L2, num_steps=30, tolerance=1e-6)
   start = head.start(examples["input"].shape[-1])
-  found = jax.jit(solve)(jax.random.key(0), start, Request(None, examples))
+  found = solve(jax.random.key(0), start, Request(None, examples))
   if not found.info.residual <= 1e-12:
     raise ArithmeticError(
       f"the optimum is reached to {float(found.info.residual):.2g} only."

@@ -1,46 +1,42 @@
 """The certified release that the claims are about."""
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
-from experiments.claims.dfl.federation import Federation
-from junlearn.certify import certified
-from junlearn.transform import Result, Transform
+from experiments.claims.dfl.federation import Federation, corrector
+from junlearn.certify.certified import certified
+from junlearn.transform import Request, Result
 
 EPSILON, DELTA, MAX_DISTANCE = 1.0, 1e-5, 1e-3
 
 
-@functools.lru_cache(maxsize=16)
-def releaser(
-  federation: Federation, stage: Transform | None = None
-) -> Callable[..., tuple[Result, Result]]:
-  """`(key, params, request) -> (stage's result, release)`, compiled once.
+def correct(federation: Federation, params: Any, request: Request) -> Any:
+  """The params after the stacked correction, until the bound is met."""
+  stage = corrector(federation, max_distance=MAX_DISTANCE)
+  return stage(jax.random.key(0), params, request).params  # it draws nothing
 
-  Args:
-    federation: what retraining refers to.
-    stage: None for the stacked correction until its certificate is met.
+
+def release(
+  federation: Federation, params: Any, request: Request, *, seed: int
+) -> Result:
+  """The release of params as they are, the same for the same seed.
+
+  Raises:
+    NotReachedError: if they are not known to be near enough to retraining.
   """
-  stage = stage or federation.transform(max_distance=MAX_DISTANCE)
-
-  def release(key, params, request):
-    corrected = stage(key, params, request)
-    mechanism = certified(
-      lambda *_: corrected,  # it has run already
-      federation.bound,
-      epsilon=EPSILON,
-      delta=DELTA,
-      max_distance=MAX_DISTANCE,
-      comparator=federation.slack,
-    )
-    return corrected, mechanism(key, params, request)
-
-  return jax.jit(release)
+  mechanism = certified(
+    _unchanged,
+    federation.bound,
+    epsilon=EPSILON,
+    delta=DELTA,
+    max_distance=MAX_DISTANCE,
+    entropy=np.random.default_rng(seed).bytes,
+  )
+  return mechanism(jax.random.key(0), params, request)
 
 
-def unchanged(key: Any, params: Any, request: Any) -> Result:
-  """The stage that corrects nothing."""
+def _unchanged(key: Any, params: Any, request: Request) -> Result:
   del key
   return Result(params, request, {})

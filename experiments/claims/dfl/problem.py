@@ -19,7 +19,7 @@ class Case(NamedTuple):
 
   Attributes:
     federation: after the request is answered.
-    clients: examples of all clients, before.
+    clients: examples of all clients, before, with the labels of its head.
     request: over the same.
     trained: params with what is to be forgotten, `[clients, ...]`.
     retrained: params without.
@@ -46,9 +46,19 @@ def records_of(
 
 
 def case(
-  before: Federation, after: Federation, clients: Any, request: Request
+  before: Federation, after: Federation, digits: Any, request: Request
 ) -> Case:
-  """Trains with everything and, from scratch, without."""
+  """Trains with everything and, from scratch, without.
+
+  Args:
+    before: with what is to be forgotten.
+    after: without.
+    digits: all clients' examples, labelled with digits.
+    request: over the same.
+  """
+  labelled = after.head.labelled
+  clients = labelled(digits)
+  request = Request(labelled(request.forget), labelled(request.retain))
   return Case(
     after,
     clients,

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 from experiments.claims.dfl.federation import CLIENTS
-from experiments.claims.dfl.mechanism import MAX_DISTANCE, releaser, unchanged
+from experiments.claims.dfl.mechanism import MAX_DISTANCE, correct, release
 from experiments.claims.dfl.problem import (
   Case,
   Cases,
@@ -24,6 +24,7 @@ from experiments.claims.dfl.problem import (
 )
 from experiments.claims.table import table
 from junlearn.certify import noise
+from junlearn.certify.certified import NotReachedError, Release
 
 _ROUNDING = 1e-6  # of certificates, and what the worst model stays within
 
@@ -36,28 +37,32 @@ def claims(cases: Cases, *, samples: int) -> Measured:
       continue
     row = rows[setting] = {}
     federation = group[0].federation
-    release, trust = releaser(federation), releaser(federation, unchanged)
     for seed, each in enumerate(group):
-      key = jax.random.key(seed)
-      corrected, released = release(key, each.trained, each.request)
-      sigma = float(released.info["sigma"])
+      corrected = correct(federation, each.trained, each.request)
+      terms = _terms(each, corrected)
+      sigma = terms.sigma
       worst = each.retrained + MAX_DISTANCE * (1 - _ROUNDING) * _flat(each)
-      noop = trust(key, each.trained, each.request)[1]
-      refused.append(_is_refused(noop))
-      certificate = trust(key, worst, each.request)[1].info["distance"]
+      certificate = _terms(each, worst).measured.result
       sharpness.append(certificate / distance(worst, each.retrained))
-      limits.append(_largest_auc(MAX_DISTANCE + federation.slack, sigma) + 0.02)
+      refused.append(_is_refused(each, each.trained))
+      apart = MAX_DISTANCE + federation.bound.comparator
+      limits.append(_largest_auc(apart, sigma) + 0.02)
       tests = {
-        "released": (corrected.params, sigma),
-        "released, half the noise": (corrected.params, sigma / 2),
+        "released": (corrected, sigma),
+        "released, half the noise": (corrected, sigma / 2),
         "worst": (worst, sigma),
         "worst, half the noise": (worst, sigma / 2),
         "no correction": (each.trained, sigma),
-        "no noise": (corrected.params, 0.0),
+        "no noise": (corrected, 0.0),
       }
-      for index, (name, test) in enumerate(tests.items()):
+      for index, (name, (params, spread)) in enumerate(tests.items()):
         auc = _auc(
-          jax.random.fold_in(key, index), *test, each.retrained, samples
+          params,
+          each.retrained,
+          sigma=spread,
+          step=terms.grid,
+          samples=samples,
+          entropy=np.random.default_rng([seed, index]).bytes,
         )
         row.setdefault(name, []).append(auc)
   limit = max(limits)  # the same but for what training leaves
@@ -92,8 +97,16 @@ def _largest_auc(apart: float, sigma: float) -> float:
   return float(stats.norm.cdf(apart / (math.sqrt(2) * sigma)))
 
 
-def _is_refused(released: Any) -> bool:
-  return bool(~released.info["certified"] & jnp.isnan(released.params).all())
+def _terms(each: Case, params: Any) -> Release:
+  return release(each.federation, params, each.request, seed=0).info["release"]
+
+
+def _is_refused(each: Case, params: Any) -> bool:
+  try:
+    _terms(each, params)
+  except NotReachedError:
+    return True
+  return False
 
 
 def _flat(each: Case) -> jax.Array:
@@ -107,23 +120,28 @@ def _flat(each: Case) -> jax.Array:
   return direction.at[:, np.flatnonzero(empty)[0]].set(CLIENTS**-0.5)
 
 
-def _auc(key, params, sigma, retrained, samples) -> float:
+def _auc(
+  params: Any,
+  retrained: Any,
+  *,
+  sigma: float,
+  step: float,
+  samples: int,
+  entropy: noise.Entropy,
+) -> float:
   """Of the likelihood ratio, a function of the place along the difference."""
-  direction = params - retrained
-  direction = direction / jnp.linalg.norm(direction)
-  scores = [
-    np.asarray(_places(keys, model, sigma, retrained, direction))
-    for keys, model in zip(
-      jax.random.split(key, (2, samples)), (params, retrained), strict=True
+  params, retrained = np.asarray(params), np.asarray(retrained)
+  direction = (params - retrained) / np.linalg.norm(params - retrained)
+
+  def places(model):
+    released = noise.add(
+      np.broadcast_to(model, (samples, *model.shape)),
+      sigma=sigma,
+      step=step,
+      norm="joint",
+      entropy=entropy,
     )
-  ]
+    return np.tensordot(released - retrained, direction, direction.ndim)
+
+  scores = places(params), places(retrained)
   return float(stats.mannwhitneyu(*scores).statistic) / samples**2
-
-
-@jax.jit
-def _places(keys, model, sigma, retrained, direction):
-  def one(key):
-    released = noise.independent(key, model, sigma)
-    return jnp.vdot(direction, released - retrained)
-
-  return jax.lax.map(one, keys, batch_size=100)
