@@ -10,6 +10,7 @@ from experiments import decentralized, network_flags, release_reader
 from experiments.network_study import METHODS, Network, Study
 from experiments.register import Answer
 from experiments.release_flags import Terms
+from junlearn.certify import Bound
 
 EXPERIMENT = "decentralized"
 
@@ -35,7 +36,7 @@ class Reader:
   """
 
   def __init__(self, folder: Path):
-    self._folder, self._networks = folder, {}
+    self._folder, self._networks, self._bounds = folder, {}, {}
     recipe = network_flags.recipe(len(names()))
     jax.config.update("jax_enable_x64", recipe.precision == "float64")
     self._study = Study(network_flags.dataset(), recipe, None)
@@ -51,7 +52,7 @@ class Reader:
     return release_reader.answer(
       self._folder,
       name,
-      self._study.bound(network, METHODS[method]),
+      self._bound(seed, method),
       network.requests,
       self._like(seed),
       self._study.recipe.terms,
@@ -94,6 +95,14 @@ class Reader:
     if seed not in self._networks:
       self._networks[seed] = network_flags.network(self._study.dataset, seed)
     return self._networks[seed]
+
+  def _bound(self, seed: int, method: str) -> Bound:
+    """Compiled once for all releases that it holds of."""
+    key = seed, method
+    if key not in self._bounds:
+      network = self._network(seed)
+      self._bounds[key] = self._study.bound(network, METHODS[method])
+    return self._bounds[key]
 
   def _like(self, seed: int) -> Any:
     return self._study.start(self._network(seed))

@@ -16,9 +16,9 @@ BUDGET = (
   "at epsilon 1 and delta 1e-5 have an epsilon of 1.47 together."
 )
 PAGE = (
-  "This page itself is not covered: its figures were measured on the records to "
-  "be forgotten, some of them on models without noise. It is for who audits the "
-  "deletion; what may be sent out are the params below `releases`."
+  "This page itself is not covered: its figures were measured on the records "
+  "to be forgotten, some of them on models without noise. It is for who audits "
+  "the deletion; what may be sent out are the params below `releases`."
 )
 # Of a certificate, what was measured of the records.
 _MEASURED = frozenset({"measured", "hashes", "seeds"})

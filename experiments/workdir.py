@@ -272,11 +272,31 @@ def restore_flags(path: str | Path) -> None:
   """Sets the flags to those of a run, but for where things lie here.
 
   Raises:
-    ValueError: if the folder holds no run.
+    ValueError: if the folder holds no run, or a flag has a value that is not
+      one of its own.
   """
   for name, value in read_config(path)["flags"].items():
     if name in FLAGS and name not in _NEUTRAL:
-      FLAGS[name].value = value
+      _restore(FLAGS[name], value)
+
+
+def _restore(flag: Flag, value: Any) -> None:
+  """Sets a flag to what JSON holds of it, by way of the command line's form."""
+  try:
+    if value is None:
+      flag.unparse()
+      flag.value = None
+    else:
+      words = ",".join(value) if isinstance(value, list) else value
+      flag.parse(words if isinstance(words, str) else json.dumps(words))
+    found = json.loads(json.dumps(flag.value))
+  except (Error, ValueError, TypeError) as error:
+    raise ValueError(f"{_CONFIG}: --{flag.name}: {error}") from error
+  if (type(found), found) != (type(value), value):
+    raise ValueError(
+      f"{_CONFIG}: --{flag.name} is {value!r}; it must be of the type of "
+      f"{flag.default!r}."
+    )
 
 
 def describe(flags: dict[str, Any]) -> dict[str, Any]:

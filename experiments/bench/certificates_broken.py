@@ -51,10 +51,13 @@ class Broken(NamedTuple):
   Attributes:
     data: `(parts, params, program) -> params`; changes the parts in place.
     applies: whether the program knows it.
+    late: whether it is found out only after the distance was measured, which
+      may be too large anyway.
   """
 
   data: Callable[[Any, Any, Program], Any] = lambda parts, params, _: params
   applies: Callable[[Program], bool] = lambda program: True
+  late: bool = False
 
 
 def _spoil(part: str, name: str, value: Any) -> Callable[[Any, Any, Any], Any]:
@@ -118,9 +121,10 @@ BROKEN = {
     _fill("forget", lambda parts: 0 * parts["forget"]["weight"])
   ),
   "no ids": Broken(_drop_ids),
-  "NaN input": Broken(_spoil("retain", "input", np.nan)),
+  "NaN input": Broken(_spoil("retain", "input", np.nan), late=True),
   "infinite param": Broken(
-    lambda parts, params, _: jax.tree.map(lambda x: x + np.inf, params)
+    lambda parts, params, _: jax.tree.map(lambda x: x + np.inf, params),
+    late=True,
   ),
   "single precision": Broken(
     lambda parts, params, _: jax.tree.map(
@@ -132,6 +136,7 @@ BROKEN = {
       lambda x: x.at[1].add(1e-9 + 1e-9 * x[1]), params
     ),
     lambda program: program.form == "consensus",
+    late=True,
   ),
   "model not linear": Broken(_wrap),
   "loss not convex": Broken(applies=lambda p: p.local_steps == 1),

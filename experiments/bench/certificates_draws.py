@@ -233,12 +233,14 @@ def _bound(program: Program, broken: str) -> Bound:
 def holds(outcome: Outcome, draw: Draw) -> bool:
   """The law: nothing is released that is further away than was measured.
 
-  A sound draw may be refused for one reason, params so large beside the noise
-  that their last digits would show through it.
+  What is broken is refused, for that reason and not for its distance. A sound
+  draw may be refused for one reason, params so large beside the noise that
+  their last digits would show through it.
   """
+  if draw.broken:
+    late = BROKEN[draw.broken].late and outcome.kind == "not reached"
+    return late or outcome.kind == "refused"
   if outcome.kind == "released":
     within = outcome.distance <= outcome.bound * (1 + _ROUNDING)
-    return within and outcome.bound <= draw.max_distance and not draw.broken
-  if outcome.kind == "refused" and not draw.broken:
-    return outcome.reason.startswith("sigma is ")
-  return True
+    return within and outcome.bound <= draw.max_distance
+  return outcome.kind == "not reached" or outcome.reason.startswith("sigma is ")

@@ -82,9 +82,11 @@ def flip(folder: Path, rng: np.random.Generator) -> str | None:
   content = bytearray(path.read_bytes())
   if not content:
     return None
+  before = _told(path)
   content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
   path.write_bytes(content)
-  return where
+  fields = sorted(dict(before ^ _told(path)))
+  return f"{where}: {fields[0]}" if fields else where
 
 
 def remove(folder: Path, rng: np.random.Generator) -> str:
@@ -133,6 +135,12 @@ def _leaves(value, path=()):
       yield from _leaves(each, (*path, name))
   else:
     yield path, value
+
+
+def _told(path):
+  """Fields and values of a file of JSON; of others, nothing."""
+  leaves = _leaves(read_json(path) or {})
+  return {(".".join(map(str, p)), repr(leaf)) for p, leaf in leaves}
 
 
 def _parent(content, path):

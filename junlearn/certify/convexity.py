@@ -39,6 +39,7 @@ _LINEAR = frozenset(
     "slice",
     "split",
     "squeeze",
+    "stack",
     "sub",
     "transpose",
   }

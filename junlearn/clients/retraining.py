@@ -103,9 +103,9 @@ def bound(
     name = "residual"
   else:
     theorem, constants, name = "residual", {"l2": training.l2}, "gradient"
-  reach = 1 / training.l2
+  reach = bounds.residual(1.0, l2=training.l2)
   if by_contraction:
-    reach = 1 / (1 - contraction.result)
+    reach = bounds.fixed_point_residual(1.0, contraction=contraction.result)
   run = for_all(_measure(model, training, form, output_loss, reach), backend)
 
   def measure(params, request):
@@ -147,6 +147,7 @@ def _measure(model, training, form, output_loss, reach):
   loss = of_outputs(model, output_loss)
   round_, mean_slope = training.round(loss), mean_gradient(training, loss)
   steps, gamma = training.local_steps, training.step_size
+  mixing = _deviation(training.mixing) + len(training.mixing) * 2.0**-52
 
   def norm(params, retain):
     if form == "consensus":
@@ -158,14 +159,13 @@ def _measure(model, training, form, output_loss, reach):
   def error(params, retain, found):
     """Of the gradients, and of the products with the mixing matrix.
 
-    Its rows may sum to `1 + TOLERANCE`, which moves what retraining leads to,
-    X', by as much: `|X'| <= |X| + reach * found`.
+    What its rows sum to beyond 1 moves X', what retraining leads to, by as
+    much, and `|X'| <= |X| + reach * found`.
     """
     scale = jnp.asarray(rounds.scale(training.weighting)(retain), float)
     of_risk = gradient_error(
       model, output_loss, params, retain, l2=training.l2
     ) * jnp.maximum(scale, 1)
-    mixing = topology.TOLERANCE + len(training.mixing) * 2.0**-52
     furthest = _joint_norm(params) + reach * found
     total = _joint_norm(of_risk) + mixing * furthest / gamma
     if form == "consensus" or steps == 1:
@@ -177,6 +177,13 @@ def _measure(model, training, form, output_loss, reach):
     return found, error(params, retain, found)
 
   return both
+
+
+def _deviation(mixing):
+  """How far it is from symmetric and from rows that sum to 1."""
+  mixing = np.asarray(mixing, np.float64)
+  asymmetry = np.abs(mixing - mixing.T).sum(1).max()
+  return float(np.abs(mixing.sum(1) - 1).max() + asymmetry)
 
 
 def _joint_norm(x):

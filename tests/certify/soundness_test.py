@@ -3,9 +3,10 @@
 The bench `experiments.bench.certificates` asks the same of many more draws.
 """
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from experiments.bench import certificates_audit as audits
@@ -13,6 +14,10 @@ from experiments.bench import certificates_draws as draws
 from experiments.bench import certificates_oracle as oracle
 from experiments.bench.certificates_broken import BROKEN, breakages
 from experiments.bench.certificates_programs import Program
+from junlearn.clients import retraining, topology
+from junlearn.clients.training import Training
+from junlearn.model import from_function
+from junlearn.transform import Request
 from tests import softmax
 
 # Each is compiled once, which takes longer than all draws.
@@ -50,7 +55,14 @@ pairs = st.sampled_from(PROGRAMS).flatmap(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+# To make a failure smaller would take minutes.
+@settings(
+  max_examples=60,
+  deadline=None,
+  derandomize=True,
+  database=None,
+  phases=[Phase.generate],
+)
 @given(pair=pairs)
 def check(pair):
   outcome = draws.attempt(*pair)
@@ -99,8 +111,9 @@ def test_a_bound_that_is_too_small_is_found_out(monkeypatch):
 def test_what_is_broken_is_refused(broken):
   """Of params that would else be released."""
   program = next(p for p in reversed(PROGRAMS) if broken in breakages(p))
-  outcome = draws.attempt(program, flat(0.0, broken=broken, max_distance=1.0))
-  assert outcome.kind != "released"
+  draw = flat(0.0, broken=broken, max_distance=1.0)
+  outcome = draws.attempt(program, draw)
+  assert draws.holds(outcome, draw), outcome
   assert outcome.reason
 
 
@@ -111,6 +124,36 @@ def test_a_loss_of_the_users():
   assert outcome.kind == "released"
   assert draws.holds(outcome, draw)
   assert outcome.distance > (1 - 1e-6) * outcome.bound
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_matrix_that_is_as_far_off_as_is_allowed():
+  """What its rows sum to beyond 1 takes from the convexity; closed form.
+
+  With the loss z every client's x' is -1 / (l2 - excess / gamma), and from 0
+  nothing but the allowance tells that from -1 / l2.
+  """
+  gamma, l2, excess = 0.01, 1e-3, 0.9 * topology.TOLERANCE
+  mixing = topology.metropolis_hastings(topology.ring(4)) + excess * np.eye(4)
+  examples = {
+    "input": jnp.ones((4, 3, 1)),
+    "label": jnp.zeros((4, 3), int),
+    "id": jnp.arange(12).reshape(4, 3),
+  }
+  first = jnp.zeros((4, 3)).at[0, 0].set(1)
+  parts = ({**examples, "weight": weight} for weight in (first, 1 - first))
+  bound = retraining.bound(
+    from_function(lambda params, x: x @ params),
+    Training(mixing, gamma, l2),
+    features="Ones.",
+    output_loss=lambda outputs, examples: outputs.sum(-1),
+    convex="It is linear.",
+  )
+  params, request = jnp.zeros((4, 1, 1)), Request(*parts)
+  assert "mixing" in bound.check(params, request)
+  away = 2 / (l2 - (mixing.sum(1)[0] - 1) / gamma)
+  found = bound.measured(params, request).result
+  assert away * (1 - 1e-6) < 2 / l2 < away <= found < away * (1 + 1e-6)
 
 
 def test_the_oracle_is_right():

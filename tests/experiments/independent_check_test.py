@@ -379,7 +379,7 @@ TAMPERED = {
   ),
   "too much for rounding": (
     put("certificate", "measured.arguments.gradient_error", 1e-4),
-    "gradient_error is",
+    "measured.result is",
   ),
   "another penalty": (
     put("certificate", "measured.arguments.l2", 0.4),
