@@ -5,11 +5,14 @@ import os
 import jax
 import pytest
 
-# Devices of a busy machine reach a collective at very different times, and XLA
-# aborts when they are further apart than this (40 s by default).
+# Compiling takes most of the time of the tests, and programs that run once are
+# not worth optimising. Devices of a busy machine reach a collective at very
+# different times, and XLA aborts when they are further apart than this (40 s by
+# default).
 os.environ["XLA_FLAGS"] = " ".join(
   (
     os.environ.get("XLA_FLAGS", ""),
+    "--xla_backend_optimization_level=0",
     "--xla_cpu_collective_call_terminate_timeout_seconds=600",
     "--xla_cpu_collective_timeout_seconds=600",
   )

@@ -77,6 +77,9 @@ _KNOWN = {
   "what is read below `releases`",
   r".*, files exchanged, checkpoint: \S*(-released|/finetune) and "
   r"\S*(-released|/finetune)": "neither is read",
+  r".*, files exchanged, checkpoint: \S*/(finetune|retrain) and "
+  r"\S*/(finetune|retrain)": "retrained params are a second opinion, on which "
+  "nothing that is promised rests",
   r"signs, a released number moved, by (1e-06|1) sigma": "as likely a noise as "
   "the one before",
   r"signs, a bit flipped, params": "a multiple of the grid within the noise",

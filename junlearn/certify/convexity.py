@@ -7,6 +7,7 @@ way, but accepts no other. Of losses one is known to be convex; any other is
 taken on its owner's word, and refused where a sample shows that it is not.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -137,6 +138,7 @@ def check_loss(
   return f"The loss is convex in the outputs: {stated.strip()}"
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _seems_convex(output_loss, outputs, examples):
   """Whether no sample of pairs contradicts it."""
 

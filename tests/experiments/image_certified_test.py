@@ -23,7 +23,7 @@ from junlearn.certify import NotReachedError
 from junlearn.certify.accountant import BudgetError
 from tests import softmax
 from tests.experiments.conftest import ROOT, Driver, hashes, read_rows
-from tests.experiments.image_features_test import toy
+from tests.experiments.toy_images import toy
 
 L2 = 0.05
 TERMS = Terms(1.0, 1e-5, 2, 1e-3, False, None)

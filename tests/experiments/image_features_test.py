@@ -12,21 +12,8 @@ from experiments import image_features
 from experiments.image_study import MODELS
 from experiments.release_study import attack_auc, successive, unit_norm
 from junlearn import checkpoint, nn, tree
-from junlearn.data import Dataset
 from junlearn.model import from_linen
-
-
-def examples(n, first, side=3):
-  rng = np.random.default_rng(first)
-  return {
-    "input": rng.uniform(size=(n, side, side, 1)).astype(np.float32),
-    "label": rng.integers(3, size=n).astype(np.int32),
-    "id": np.arange(first, first + n, dtype=np.int32),
-  }
-
-
-def toy():
-  return Dataset(examples(40, 0), examples(20, 40), 3, "toy")
+from tests.experiments.toy_images import examples, toy
 
 
 @pytest.fixture
