@@ -11,7 +11,9 @@ from junlearn.certify.certified import MAX_EPSILON
 _EPSILON = flags.DEFINE_float(
   "epsilon", 1.0, "Budget of all releases from one data set together."
 )
-_DELTA = flags.DEFINE_float("delta", 1e-5, "The same.")
+_DELTA = flags.DEFINE_float(
+  "delta", 1e-5, "Delta of the budget, as for --epsilon."
+)
 _PLANNED = flags.DEFINE_integer(
   "planned_releases",
   None,

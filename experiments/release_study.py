@@ -98,8 +98,10 @@ def answer(
   fallback = must_retrain(bound, corrected.params, request, terms)
   if fallback:
     again = retrain(f"{name}-retrained")
-    corrected = corrected._replace(
-      params=again.params, seconds=corrected.seconds + again.seconds
+    corrected = again._replace(
+      seconds=corrected.seconds + again.seconds,
+      compile=corrected.compile + again.compile,
+      notes={**corrected.notes, **again.notes, "fallback": True},
     )
   released = _release(
     session, f"{name}-released", bound, request, corrected.params, terms

@@ -84,8 +84,9 @@ class Certificate(NamedTuple):
     norm: "joint" or "row", see `certified.Bound`.
     noise_dimensions: independent numbers drawn.
     measured: the bound on the distance that was measured.
-    limit: the a-priori theorem that gave `max_distance`; None where it was
-      chosen.
+    limit: the a-priori theorem that `max_distance` was taken from; None where
+      it was chosen. What was measured is held to the number alone, so that
+      nothing rests on the theorem.
     head: the constants of the model; None where no theorem reads them.
     fallback: whether the params were retrained, since the correction did not
       come near enough.

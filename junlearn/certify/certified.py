@@ -20,7 +20,13 @@ import jax
 import numpy as np
 
 from junlearn.certify import bounds, calibrate, noise
-from junlearn.certify.derived import Derived, Head, check_a_priori, derive
+from junlearn.certify.derived import (
+  Derived,
+  Head,
+  check_a_priori,
+  check_theorem,
+  derive,
+)
 from junlearn.transform import Request, Result, Transform, stage_key
 from junlearn.view import View, full
 
@@ -179,11 +185,6 @@ def certified(
   `info`, nor the time taken, nor what was released before, nor, without a
   fallback, that there was a release at all (`certify`).
   """
-  if not isinstance(bound, Bound):
-    raise ValueError(
-      f"bound is a {type(bound).__name__}; it must be a Bound, as the `bound` "
-      "of a method makes it."
-    )
   terms = functools.partial(
     describe, bound, epsilon=epsilon, delta=delta, max_distance=max_distance
   )
@@ -291,6 +292,13 @@ def _check_numbers(epsilon, delta, max_distance, bound):
       f"bound is a {type(bound).__name__}; it must be a Bound, as the `bound` "
       "of a method makes it."
     )
+  check_theorem(bound.theorem)
+  for name in ("checks", "stated"):
+    if not getattr(bound, name):
+      raise ValueError(
+        f"bound has no {name}; it must have what its theorem assumes, as the "
+        "`bound` of a method does."
+      )
   if not 0 < epsilon <= MAX_EPSILON:
     raise ValueError(
       f"epsilon is {epsilon}; it must be above 0 and at most {MAX_EPSILON:g}: "

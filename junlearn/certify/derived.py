@@ -114,6 +114,18 @@ def check_distance(
   yield from _check(path, derived, head)
 
 
+def check_theorem(name: str) -> None:
+  """Refuses a theorem that bounds no distance.
+
+  Raises:
+    ValueError: naming it, and those that do.
+  """
+  if name not in _DISTANCES:
+    raise ValueError(
+      f"theorem is {name!r}; it must be one of {', '.join(_DISTANCES)}."
+    )
+
+
 def check_a_priori(derived: Derived) -> None:
   """Refuses a distance that is not the result of an a-priori theorem.
 

@@ -88,8 +88,9 @@ def transform(
     training: how the clients trained, and would retrain.
     form: see above. The consensus is the minimiser of the mean risk, which is
       not where training with a constant step ends.
-    max_distance: stop once the distance to retraining (`retraining.bound`) is
-      at most this; 0 takes all steps that lower the residual.
+    max_distance: stop once the residual proves the distance to retraining to
+      be at most this (`retraining.bound`, less its allowance for rounding); 0
+      takes all steps that lower the residual.
     num_steps: most Newton steps, at least 1.
     curvature: what stands for the Hessians of the losses, see
       `curvature.operator`; with several local steps only "hessian".

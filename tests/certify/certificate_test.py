@@ -137,7 +137,7 @@ def test_disagreements_name_the_field():
     ({"epsilon": 0.0}, "epsilon is 0.0"),
     ({"checked": {}}, "checked is empty"),
     ({"checked": {"weights": " "}}, "checked has an empty sentence"),
-    ({"bound": bound_of(stated={})}, "stated is empty"),
+    ({"bound": bound_of(stated={})}, "bound has no stated"),
     ({"bound": bound_of(stated={"features": ""})}, "stated has an empty"),
     ({"sigma": 1e-3}, "sigma is 0.001; computed again"),
     ({"grid": 2.0**-20}, "grid is "),

@@ -43,7 +43,7 @@ def bound_of(distance, **changes):
     measure=lambda params, request: {"gradient_norm": read(params, request)},
     norm="joint",
     comparator=0.0,
-    checks={},
+    checks={"nothing": lambda params, request: "Nothing is assumed."},
     stated={"features": "Given."},
   )
   return made._replace(**changes)
