@@ -79,8 +79,9 @@ def of_run(dataset: Dataset, folder: str | Path) -> tuple[Dataset, str]:
   )
   return unit_norm(read_by_net), (
     f"The inputs are what the last layer of a {name} reads, scaled to norm 1 "
-    f"by the record alone; the {name} was trained on {source} (SHA-256 of its "
-    f"params {tree.digest(params)}), which has no record of {dataset.name}."
+    f"by the record alone; the {name} was, as its folder says, trained on "
+    f"{source} (SHA-256 of its params {tree.digest(params)}), which is said to "
+    f"have no record of {dataset.name}."
   )
 
 

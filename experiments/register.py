@@ -160,13 +160,26 @@ class Register:
     Raises:
       BudgetError: if it would not.
     """
-    if not self._entered(name):
+    if self._entry(name) is None:
       terms = self._terms
       distance = terms.max_distance + bound.comparator
       each = Account(terms.epsilon, terms.delta).sigma(
         distance, releases=terms.planned
       )
       self.account().add(distance, each)
+
+  def refuse_another(self, name: str) -> None:
+    """Refuses to draw noise for a release that the ledger has.
+
+    Raises:
+      ValueError: if it has.
+    """
+    if self._entry(name):
+      raise ValueError(
+        f"{name} is in the ledger, and its noise is drawn once: a second draw "
+        "would spend more than its line says. Restore checkpoints/"
+        f"{name}-released, or begin anew in another folder."
+      )
 
   def enter(self, answer: Answer) -> None:
     """Writes certificate, line and params of a release, where they are not.
@@ -175,9 +188,16 @@ class Register:
 
     Raises:
       BudgetError: if the release does not fit the budget.
+      ValueError: if the ledger has other params under this name.
     """
     folder = f"releases/{answer.name}"
-    if not self._entered(answer.name):
+    entry = self._entry(answer.name)
+    if entry and entry.params_after != tree.digest(answer.released):
+      raise ValueError(
+        f"the ledger has other params for {answer.name}; what was released "
+        "cannot be replaced."
+      )
+    if entry is None:
       issued = certify(
         answer,
         self._terms,
@@ -202,10 +222,11 @@ class Register:
     """What the params without noise are called in the run's rows."""
     return fingerprint.params(params, salt=self.salt)
 
-  def _entered(self, name: str) -> bool:
+  def _entry(self, name: str) -> ledger.Entry | None:
+    """The ledger's line of a release."""
     content = self._workdir.read(LEDGER)
     entries = ledger.parse(content) if content else ()
-    return any(entry.request == name for entry in entries)
+    return next((entry for entry in entries if entry.request == name), None)
 
 
 def to_safetensors(params: Any) -> bytes:

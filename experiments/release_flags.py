@@ -9,7 +9,10 @@ from junlearn.certify.accountant import Account
 from junlearn.certify.certified import MAX_EPSILON
 
 _EPSILON = flags.DEFINE_float(
-  "epsilon", 1.0, "Budget of all releases from one data set together."
+  "epsilon",
+  1.0,
+  "Budget of all releases of the run together. Another run on the same data "
+  "spends its own on top.",
 )
 _DELTA = flags.DEFINE_float(
   "delta", 1e-5, "Delta of the budget, as for --epsilon."
@@ -78,6 +81,11 @@ def terms(releases: int) -> Terms:
   ):
     if not 0 < flag.value <= most:
       raise ValueError(f"--{flag.name}={flag.value}; it must be {allowed}.")
+  if _PLANNED.value is not None and _PLANNED.value < releases:
+    raise ValueError(
+      f"--{_PLANNED.name}={_PLANNED.value}; it must be at least {releases}: "
+      "the run makes one release for each seed, method and request."
+    )
   return Terms(
     epsilon=_EPSILON.value,
     delta=_DELTA.value,

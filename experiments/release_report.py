@@ -15,6 +15,11 @@ BUDGET = (
   "method and seed. Another run on the same data spends its own on top: two "
   "at epsilon 1 and delta 1e-5 have an epsilon of 1.47 together."
 )
+EACH = (
+  "A release forgets its own request alone; what another seed, or a later "
+  "request, was to forget it still knows. Seeds are repetitions: send out one. "
+  "Of successive requests, send out only the last release from then on."
+)
 PAGE = (
   "This page itself is not covered: its figures were measured on the records "
   "to be forgotten, some of them on models without noise. It is for who audits "

@@ -104,7 +104,7 @@ def answer(
       notes={**corrected.notes, **again.notes, "fallback": True},
     )
   released = _release(
-    session, f"{name}-released", bound, request, corrected.params, terms
+    session, register, name, bound, request, corrected.params, terms
   )
   register.enter(
     Answer(
@@ -129,7 +129,9 @@ def must_retrain(
   return terms.retrain and not distance <= terms.max_distance
 
 
-def _release(session, name, bound, request, corrected, terms) -> Outcome:
+def _release(
+  session, register, name, bound, request, corrected, terms
+) -> Outcome:
   """The phase that checks the bound and adds the noise.
 
   The noise is the operating system's and is kept nowhere: once written, the
@@ -142,9 +144,14 @@ def _release(session, name, bound, request, corrected, terms) -> Outcome:
     delta=terms.delta,
     max_distance=terms.max_distance,
   )
+
+  def draw():
+    register.refuse_another(name)
+    return transform(jax.random.key(0), corrected, request)
+
   return session.phase(
-    name,
-    lambda: transform(jax.random.key(0), corrected, request),
+    f"{name}-released",
+    draw,
     start=corrected,
     steps=0,
     note=lambda info: {

@@ -10,14 +10,18 @@ that shares no code with the library computes the figures a second time
 (`experiments.independent_check`). Prints a line for each disagreement and exits
 non-zero if there is one.
 
-Everything in DIR, keys included, can be made by whoever made DIR: keep the
-public key or the head of the ledger elsewhere, and give them here.
+Everything in DIR can be made anew by whoever has its signing key, with other
+promises: that, only the head tells, kept elsewhere. The public key, kept
+elsewhere, tells what others made. The report, `results.jsonl`, `evidence` and
+`private/requests.json` are not read.
 """
 
 import hashlib
 import importlib
 import json
 import math
+import os
+import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -66,10 +70,13 @@ def main(arguments: Sequence[str]) -> None:
     print(_printable(problem))
   if found:
     sys.exit(1)
-  last = ledger.read(folder / register.LEDGER)[-1]
+  entries = ledger.read(folder / register.LEDGER)
+  last = entries[-1]
   print(
-    f"{folder}: all agrees; the head of the ledger is {last.hash}, signed by "
-    f"{last.signer}"
+    f"{folder}: all agrees on {len(entries)} releases at epsilon "
+    f"{last.epsilon:g} and delta {last.delta:g} together; the head of the "
+    f"ledger is {last.hash}, signed by {last.signer}. Reports, rows, evidence "
+    "and the list of requests were not read."
   )
 
 
@@ -86,18 +93,22 @@ def problems(
   Yields:
     A line for each, beginning with the file and the field or line.
   """
+  if special := list(_special(folder)):
+    yield from special
+    return
   opened, problem = _try(lambda: _open(folder))
   if opened is None:
     yield f"{folder}: {problem}"
     return
   module, names = opened
-  entries, problem = _try(
-    lambda: ledger.read(
-      folder / register.LEDGER, head=head, public_key=public_key
-    )
+  path, kept = (
+    folder / register.LEDGER,
+    {"head": head, "public_key": public_key},
   )
+  entries, problem = _try(lambda: ledger.read(path, **kept))
   if problem:
     yield f"{register.LEDGER}: {problem}"
+    entries, _ = _try(lambda: ledger.read(path))
   entries = entries or ()
   yield from _enumerated(folder, names, entries)
   yield from _keys(folder, entries)
@@ -153,34 +164,29 @@ def _open(folder):
       f"{', '.join(EXPERIMENTS)}."
     )
   module = importlib.import_module(EXPERIMENTS[experiment])
-  for name, value in config["flags"].items():
-    if name in flags.FLAGS:
-      _check_flag(flags.FLAGS[name], value)
+  for name in config["flags"]:
+    if name not in flags.FLAGS:
+      raise ValueError(f"config.json has {name!r}, which is no flag.")
+  restore_flags(folder)
   counts = [config["flags"].get(name, 1) for name in _COUNTS]
   if math.prod(counts) > _MOST:
     raise ValueError(
       f"config.json has {' times '.join(_COUNTS)} as {math.prod(counts)}; at "
       f"most {_MOST} releases are verified."
     )
-  restore_flags(folder)
   names = module.names()
   if not names:
     raise ValueError("the run makes no certified releases.")
   return module, names
 
 
-def _check_flag(flag: flags.Flag, value: Any) -> None:
-  """Refuses what the flag cannot have become, such as a text for a number."""
-  if value is None and flag.default is None:
-    return
-  try:
-    parsed = flag.parser.parse(value)
-  except (ValueError, TypeError):
-    parsed = None
-  if type(parsed) is not type(value) or parsed != value:
-    raise ValueError(
-      f"config.json has the flag {flag.name} as {value!r}, which it cannot be."
-    )
+def _special(folder) -> Iterator[str]:
+  """Links, pipes and devices: they may be anything, anywhere, for ever."""
+  for root, folders, files in os.walk(folder):
+    for name in (*folders, *files):
+      path = Path(root, name)
+      if stat.S_IFMT(path.lstat().st_mode) not in (stat.S_IFDIR, stat.S_IFREG):
+        yield f"{path.relative_to(folder)}: is no file and no folder."
 
 
 def _config(folder, names) -> Iterator[str]:
@@ -218,9 +224,12 @@ def _enumerated(folder, names, entries) -> Iterator[str]:
   allowed = {register.LEDGER, f"{register.LEDGER}.lock", register.PUBLIC_KEY}
   for name in names:
     allowed |= {f"{_RELEASES}/{name}/{f}" for f in (_CERTIFICATE, _PARAMS)}
+  above = {
+    parent.as_posix() for name in allowed for parent in Path(name).parents
+  }
   for path in sorted((folder / _RELEASES).rglob("*")):
     name = path.relative_to(folder).as_posix()
-    if name not in allowed and not path.is_dir():
+    if name not in (above if path.is_dir() else allowed):
       yield f"{name}: is no part of this run's releases."
 
 

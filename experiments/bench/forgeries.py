@@ -72,6 +72,8 @@ _KNOWN = {
   r"signs, .*, config: flags\.edge_probability": "read for another graph alone",
   r"signs, .*, config: flags\.num_test": "test records have no part in a "
   "release",
+  r"signs, a field deleted, config: flags\.\w+": "a flag that is left out has "
+  "its default, with which all agrees",
   r".*, (a bit flipped|a file removed), checkpoint: .*": "params are read with "
   "their hash and are the same; else it is a phase's notes, or its copy of "
   "what is read below `releases`",

@@ -148,12 +148,13 @@ Lemma 8 (rounding). `[.]` is the nearest multiple of `g`, a public power of two.
 Lemma 9 (measured gradients). Sums of `k` numbers in float64, in any order, are
 wrong by at most `gamma_k = k u / (1 - k u)`, `u = 2^-53`, times the sum of the
 moduli (N. Higham, "Accuracy and Stability of Numerical Algorithms", chapters 3,
-4). With outputs `J_i w + b`, `d_i` and `c_i` the derivatives of `ell` by them,
-the gradient is wrong by at most `gamma_k (S + l2 |w|)`,
-`S = mean_i |J_i| (1 + |d_i| + c_i |J_i| |w|)`, `k` the number of summands of
-all sums.
-  To first order outputs are wrong by `gamma |J_i| |w|`, `d_i` by `c_i` times
-  this and `gamma` of its own; `J_i' d_i` and the mean add `gamma |J_i| |d_i|`.
+4). Let outputs `J_i w + b_i` be summed from terms of moduli
+`m_i = A_i |w| + beta_i` (`magnitude`), and `d_i`, `c_i` be the derivatives of
+`ell` by them. The gradient is wrong by at most `gamma_k (S + l2 |w|)`,
+`S = mean_i |A_i| (1 + |d_i| + c_i |m_i|)`, `k` the number of summands of all
+sums.
+  To first order outputs are wrong by `gamma m_i`, `d_i` by `c_i` times this and
+  `gamma` of its own; `J_i' d_i` and the mean add `gamma |A_i| |d_i|`.
   In `rounding`, with `2u` for what is not of first order.
 """
 

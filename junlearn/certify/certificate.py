@@ -17,6 +17,9 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any, NamedTuple, get_args
 
+import jax
+import numpy as np
+
 from junlearn import tree
 from junlearn.certify import (
   calibrate,
@@ -157,6 +160,13 @@ def issue(
     ValueError: if the numbers do not make a release, such as a measured
       distance above `max_distance`.
   """
+  free = bound.view.split(released)[0]
+  for leaf in jax.tree.leaves(free):
+    if np.remainder(np.asarray(leaf), release.grid).any():
+      raise ValueError(
+        "issue: released has numbers off the grid; it must be what `certified` "
+        "returned with this release."
+      )
 
   def ids(examples):
     found = premises.present_ids(examples, axes=bound.axes)
@@ -167,7 +177,7 @@ def issue(
     schema=SCHEMA,
     experiment=experiment,
     release=name,
-    comparator=bound.comparator,
+    comparator=float(bound.comparator),
     norm=bound.norm,
     head=bound.head,
     stated=dict(bound.stated),

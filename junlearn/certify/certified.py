@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from junlearn import tree
 from junlearn.certify import bounds, calibrate, noise
 from junlearn.certify.derived import (
   Derived,
@@ -193,12 +194,21 @@ def certified(
   def transform(key, params, request):
     _check_certifiable(params)
     bound.check(params, request)  # before any work is done
+    # A stage may write into NumPy's arrays; what was given is what is measured.
+    given, asked = (
+      jax.tree.map(lambda leaf: np.array(leaf, copy=True), each)
+      for each in (params, request)
+    )
 
     def run(name, stage):
       result = stage(stage_key(key, name), params, request)
+      if not isinstance(result, Result):
+        raise ValueError(
+          f"the {name} returned a {type(result).__name__}; it must be a Result."
+        )
       _check_certifiable(result.params)
-      _check_fixed(bound.view, params, result.params)
-      return result, terms(result.params, request, fallback=name == "fallback")
+      _check_form(bound.view, given, result.params)
+      return result, terms(result.params, asked, fallback=name == "fallback")
 
     try:
       result, release = run("stage", stage)
@@ -252,15 +262,17 @@ def describe(
   limit = max_distance if isinstance(max_distance, Derived) else None
   max_distance = _number(max_distance)
   _check_numbers(epsilon, delta, max_distance, bound)
+  # NumPy's narrow floats would swallow what is added to them.
+  epsilon, delta, max_distance = map(float, (epsilon, delta, max_distance))
   checked = bound.check(params, request)
   measured = bound.measured(params, request)
   if not measured.result <= max_distance:
     raise NotReachedError(
       f"the distance to retraining is only known to be at most "
       f"{measured.result:.3g}, above max_distance, {max_distance:.3g}; "
-      "nothing was released, retrain instead."
+      "nothing was released. Retrain, or allow a larger distance."
     )
-  unrounded = max_distance + bound.comparator
+  unrounded = max_distance + float(bound.comparator)
   numbers = noise.dimensions(bound.view.split(params)[0], bound.norm)
   step = noise.grid(calibrate.gaussian_sigma(epsilon, delta, unrounded))
   rounding = noise.rounding(step, numbers)
@@ -292,6 +304,12 @@ def _check_numbers(epsilon, delta, max_distance, bound):
       f"bound is a {type(bound).__name__}; it must be a Bound, as the `bound` "
       "of a method makes it."
     )
+  named = {"epsilon": epsilon, "delta": delta, "max_distance": max_distance}
+  for name, value in (named | {"comparator": bound.comparator}).items():
+    if isinstance(value, bool) or not isinstance(
+      value, int | float | np.number
+    ):
+      raise ValueError(f"{name} is {value!r}; it must be a number.")
   check_theorem(bound.theorem)
   for name in ("checks", "stated"):
     if not getattr(bound, name):
@@ -312,14 +330,23 @@ def _check_numbers(epsilon, delta, max_distance, bound):
     raise ValueError(
       f"comparator is {bound.comparator}; it must be finite and at least 0."
     )
-  distance = max_distance + bound.comparator
+  distance = float(max_distance) + float(bound.comparator)
   noise.grid(calibrate.gaussian_sigma(epsilon, delta, distance))
 
 
-def _check_fixed(view, before, after):
+def _check_form(view, before, after):
+  """Structure and shapes are kept, and what is not free bit by bit."""
+  forms = [
+    (jax.tree.structure(params), [np.shape(x) for x in jax.tree.leaves(params)])
+    for params in (before, after)
+  ]
+  if forms[0] != forms[1]:
+    raise ValueError(
+      "the stage changed the structure or shapes of the params; it must keep "
+      "them."
+    )
   kept = view.merge(view.split(before)[0], view.split(after)[1])
-  equal = functools.partial(np.array_equal, equal_nan=True)
-  if not all(jax.tree.leaves(jax.tree.map(equal, kept, before))):
+  if tree.digest(kept) != tree.digest(before):
     raise ValueError(
       "the stage changed a leaf that is not free in the bound's view; it must "
       "leave the others as they are."

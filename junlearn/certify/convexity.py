@@ -49,7 +49,7 @@ _LINEAR = frozenset(
 _BILINEAR = frozenset({"conv_general_dilated", "dot_general", "mul"})
 # Calls of programs that are read in turn. Functions with derivatives of their
 # own are not among them: what they claim as derivative may be another's.
-_CALLS = frozenset({"checkpoint", "jit", "pjit", "remat2"})
+CALLS = frozenset({"checkpoint", "jit", "pjit", "remat2"})
 
 
 # What a product of matrices may be asked for: at least the digits of its
@@ -179,7 +179,7 @@ def _walk(jaxpr: Any, depends: Sequence[bool]) -> tuple[list[bool], str | None]:
     if not any(operands):
       continue
     name = equation.primitive.name
-    if name in _CALLS:
+    if name in CALLS:
       inner = equation.params["jaxpr"]
       results, culprit = _walk(getattr(inner, "jaxpr", inner), operands)
       if culprit is not None:

@@ -94,7 +94,7 @@ def add(
   check_float64(params)
   # NumPy's maximum, unlike Python's, is NaN where one of them is.
   leaves = jax.tree.leaves(params)
-  largest = float(np.max([np.max(np.abs(x)) for x in leaves]))
+  largest = float(np.max([np.max(np.abs(x), initial=0) for x in leaves]))
   # A factor of 2 leaves room for the noise.
   if not 2 * largest < 2.0**_EXACT * step:
     least = 2.0 ** (_STEPS + 2 - _EXACT) * largest
@@ -111,7 +111,9 @@ def add(
       values = values[:1]
     draws = normal(values.shape, entropy) * (sigma / step)
     whole = np.rint(values / step) + np.rint(draws)
-    return jnp.asarray(np.broadcast_to(whole * step, np.shape(leaf)))
+    # The sign of a zero would tell that of the param.
+    released = whole * step + 0.0
+    return jnp.asarray(np.broadcast_to(released, np.shape(leaf)))
 
   return tree.map_leaves(noisy, params)
 
@@ -139,9 +141,10 @@ def check_float64(params: Any) -> None:
   """
 
   def check(name, leaf):
-    if leaf.dtype != np.float64:
+    dtype = np.result_type(leaf)
+    if dtype != np.float64:
       raise ValueError(
-        f"params has the leaf {name!r} of dtype {leaf.dtype}; certified "
+        f"params has the leaf {name!r} of dtype {dtype}; certified "
         "releases need float64 (jax_enable_x64)."
       )
 

@@ -20,15 +20,13 @@ from junlearn.view import View, restrict
 
 # What no certificate can check, whatever its theorem.
 STATED: Mapping[str, str] = {
-  "records": "The retained records are all that retraining would read, under "
-  "ids that tell them apart.",
+  "records": "The retained records are all that retraining would read, and "
+  "none of them is one to forget under another id.",
   "noise": "Nobody learns the noise; the error of its quantile function, "
   "a few units in the last place, is neglected.",
   "scope": "Covered are the released params alone: not what was sent out "
   "before, nor times, step counts and refusals.",
 }
-
-_SAMPLE = 64  # examples on which a loss is tried
 
 
 def of_classifier(
@@ -56,7 +54,7 @@ def of_classifier(
     if axes == 2:  # the first client stands for all
       params, examples = tree.take((params, examples), 0)
     free_model, free = restrict(model, view, params)
-    examples = jax.tree.map(jnp.asarray, tree.take(examples, slice(_SAMPLE)))
+    examples = jax.tree.map(jnp.asarray, examples)
     return free_model, free, examples
 
   def linear(params, request):
@@ -110,6 +108,10 @@ def retained(request: Request) -> Any:
   Raises:
     ValueError: if the request has none.
   """
+  if not isinstance(request, Request):
+    raise ValueError(
+      f"the request is a {type(request).__name__}; it must be a Request."
+    )
   if request.retain is None:
     raise ValueError("the request has no retain examples.")
 
@@ -196,8 +198,20 @@ def disjoint(request: Request, *, axes: int) -> str:
         f"request.{part} has no ids; a certificate needs those of the records "
         "to forget and to retain, which must be different ones."
       )
-    present = _weight(examples, axes) > 0
-    found[part] = np.asarray(examples["id"])[present]
+    present, ids = _weight(examples, axes) > 0, np.asarray(examples["id"])
+    is_text = ids.dtype.kind == "U" or all(isinstance(i, str) for i in ids.flat)
+    if ids.shape != present.shape or not (ids.dtype.kind in "iu" or is_text):
+      raise ValueError(
+        f"request.{part} has ids of dtype {ids.dtype} and shape {ids.shape}; "
+        f"they must be integers or text, one a record, {present.shape}."
+      )
+    found[part] = ids[present]
+    values, counts = np.unique(found[part], return_counts=True)
+    if values.size < found[part].size:
+      raise ValueError(
+        f"request.{part} has the id {values[counts > 1][0]} more than once; "
+        "ids must tell records apart."
+      )
   both = np.intersect1d(*found.values())
   if both.size:
     raise ValueError(
@@ -228,8 +242,9 @@ def _parts(request: Request):
 
 
 def _weight(examples, axes):
-  if "weight" in examples:
-    return np.asarray(examples["weight"])
-  flat = np.shape(examples["input"])[:axes]
-  assert tree.size(examples) == flat[0]
-  return np.ones(flat)
+  if "weight" not in examples:
+    return np.ones(np.shape(examples["input"])[:axes])
+  weight = np.asarray(examples["weight"])
+  if weight.dtype.kind not in "biuf":
+    raise ValueError(f"weight has dtype {weight.dtype}; it must be numbers.")
+  return weight

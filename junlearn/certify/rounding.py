@@ -2,11 +2,12 @@
 
 A sum of k products is wrong by at most `gamma_k = k u / (1 - k u)` times the
 sum of their absolute values, u = 2^-53 (N. Higham, "Accuracy and Stability of
-Numerical Algorithms", chapter 3). For outputs `z = J w + b` the gradient of
-the mean loss passes three such sums: the outputs, J^T times the loss's
-derivative, and the mean. So its error is at most about
+Numerical Algorithms", chapter 3). The gradient of the mean loss passes three
+such sums: the outputs, the transposed model times the loss's derivative, and
+the mean. With `m = A |w| + beta` the moduli of what the outputs are summed from
+(`magnitude`), its error is at most about
 
-    k u mean_i |J_i| (1 + |d_i| + c_i |J_i| |w|) + k u l2 |w|,
+    k u mean_i |A_i| (1 + |d_i| + c_i |m_i|) + k u l2 |w|,
 
 d_i being the derivative at the outputs, the 1 its own rounding, c_i the second
 derivative there (at most 1 for softmax), and k no more than examples and
@@ -20,11 +21,14 @@ import jax.numpy as jnp
 import optax
 
 from junlearn import objective, tree
+from junlearn.certify import magnitude
 from junlearn.loss import OutputLoss, softmax_cross_entropy
 from junlearn.model import Model
 
 _UNIT = 2.0**-52  # twice u: k u / (1 - k u) is below for all that fits memory
 _BATCH = 64  # examples at a time
+# Squares of smaller numbers vanish from a norm.
+_UNDERFLOW = 1e-150
 
 
 def gradient_error(
@@ -37,7 +41,7 @@ def gradient_error(
 ) -> jax.Array:
   """Allowance for rounding in the gradient of the mean loss and the penalty.
 
-  `|J_i|` is the Frobenius norm, at the cost of a backward pass for each output.
+  `|A_i|` is the Frobenius norm, at the cost of a backward pass for each output.
 
   Args:
     model: affine in its params, in evaluation mode.
@@ -53,23 +57,24 @@ def gradient_error(
 
   def one(example):
     single = jax.tree.map(lambda leaf: leaf[None], example)
-    outputs, pull = jax.vjp(
-      lambda p: model.apply(p, single["input"])[0], params
-    )
+    outputs = model.apply(params, single["input"])[0]
+    moduli = magnitude.outputs(model, params, single["input"])
+    terms, pull = jax.vjp(moduli, jax.tree.map(jnp.abs, params))
 
     def value(outputs):
       return jnp.sum(output_loss(outputs, single))
 
     slope = optax.tree.norm(jax.grad(value)(outputs))
-    jacobian = _frobenius(pull, outputs)
+    spread = _frobenius(pull, outputs)
     bend = jnp.ones_like(slope)
     if output_loss is not softmax_cross_entropy:
       bend = jnp.maximum(optax.tree.norm(jax.hessian(value)(outputs)), bend)
-    return jacobian * (1 + slope + bend * jacobian * length)
+    return spread * (1 + slope + bend * optax.tree.norm(terms))
 
   scales = jax.lax.map(one, examples, batch_size=_BATCH)
   numbers = tree.size(examples) + sum(x.size for x in jax.tree.leaves(params))
-  return _UNIT * numbers * (objective.mean(scales, examples) + l2 * length)
+  found = _UNIT * numbers * (objective.mean(scales, examples) + l2 * length)
+  return found + _UNDERFLOW
 
 
 def _frobenius(pull, outputs):

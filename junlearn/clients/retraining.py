@@ -30,6 +30,10 @@ from junlearn.view import full
 Form = Literal["stacked", "consensus"]
 
 _BATCH = 64  # examples at a time
+_LOST = 1e-6  # of the strong convexity, at most
+# Of rounding, where constants of the records are compared with those stated;
+# the contraction reckons with it.
+_SLACK = 1e-9
 
 
 def bound(
@@ -84,9 +88,8 @@ def bound(
     raise ValueError(
       f"tolerance is {tolerance}; it must be finite and at least 0."
     )
-  topology.check_mixing(
-    training.mixing, removed=topology.removed(training.mixing)
-  )
+  training = training._replace(mixing=_frozen(training))
+  gone = topology.removed(training.mixing)
   contraction = (
     _contraction(training, head) if training.local_steps > 1 else None
   )
@@ -97,6 +100,7 @@ def bound(
   checks["mixing"] = lambda params, request: (
     "The mixing matrix is symmetric and doubly stochastic."
   )
+  checks["left"] = lambda params, request: _check_left(gone, request)
   if by_contraction:
     checks["smoothness"] = _check_smoothness(model, training, head, output_loss)
     theorem, constants = "fixed_point_residual", {"contraction": contraction}
@@ -179,6 +183,32 @@ def _measure(model, training, form, output_loss, reach):
   return both
 
 
+def _frozen(training):
+  """The mixing matrix, checked, as nobody can change it any more."""
+  mixing = np.array(training.mixing, np.float64)
+  topology.check_mixing(mixing, removed=topology.removed(mixing))
+  # What the rows sum to beyond 1 is taken from the strong convexity.
+  lost, l2 = _deviation(mixing) / training.step_size, training.l2
+  if not lost <= _LOST * l2:
+    raise ValueError(
+      f"mixing is off by {_deviation(mixing):.3g} from symmetric rows that sum "
+      f"to 1; with step_size {training.step_size:g} and l2 {l2:g} it must be "
+      f"at most {_LOST * l2 * training.step_size:.3g}."
+    )
+  mixing.flags.writeable = False
+  return mixing
+
+
+def _check_left(gone, request):
+  held = np.asarray(request.retain["weight"])[gone].sum(1)
+  if held.any():
+    raise ValueError(
+      f"client {gone[np.argmax(held)]} has left, by its row of mixing, and "
+      f"retains {held.max():g} records; it must retain none."
+    )
+  return "Clients that have left retain no records."
+
+
 def _deviation(mixing):
   """How far it is from symmetric and from rows that sum to 1."""
   mixing = np.asarray(mixing, np.float64)
@@ -231,7 +261,7 @@ def _contraction(training: Training, head: Head | None) -> Derived:
     "local_contraction",
     step_size=training.step_size,
     l2=training.l2,
-    smoothness=head.values.smoothness,
+    smoothness=head.values.smoothness * (1 + _SLACK),
     num_local_steps=training.local_steps,
   )
 
@@ -283,7 +313,7 @@ def _check_smoothness(model, training, head, output_loss):
     curvature = scales * np.asarray(largest(params, retain)) / 4
     found = float(np.max(curvature)) + training.l2
     stated = head.values.smoothness
-    if not found <= stated * (1 + 1e-9):
+    if not found <= stated * (1 + _SLACK):
       raise ValueError(
         f"head has the smoothness {stated:.6g}; the retained records reach "
         f"{found:.6g}, so that it must be at least that."

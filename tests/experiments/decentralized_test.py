@@ -324,7 +324,10 @@ def test_killed_and_started_again(run, finished, tmp_path):
   [
     ("--edges=0-1,2-3", "not connected"),
     ("--edges=0:1", "each must be whole numbers as 0-0"),
-    ("--max_distance=1e-15", "nothing was released, retrain instead."),
+    (
+      "--max_distance=1e-15",
+      "nothing was released. Retrain, or allow a larger",
+    ),
     ("--max_distance=0", "--max_distance=0.0; it must be finite and above 0."),
     ("--epsilon=-1", "--epsilon=-1.0; it must be above 0"),
     ("--delta=2", "--delta=2.0; it must be above 0 and below 1."),

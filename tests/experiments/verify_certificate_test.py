@@ -234,7 +234,7 @@ def test_what_the_folder_says_stays_within_its_line(run, capsys):
     ),
     (
       b'{"experiment": "decentralized", "flags": {"clients": "8"}}',
-      "has the flag clients as '8'",
+      "--clients is '8'; it must be of the type of 8.",
     ),
   ],
 )
