@@ -141,7 +141,7 @@ def check_float64(params: Any) -> None:
   """
 
   def check(name, leaf):
-    dtype = np.result_type(leaf)
+    dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
     if dtype != np.float64:
       raise ValueError(
         f"params has the leaf {name!r} of dtype {dtype}; certified "

@@ -267,13 +267,25 @@ def test_a_continued_run_draws_no_noise_anew(run, finished, copy):
   assert lines(copy) == lines(finished)
 
 
-def test_a_spent_budget_ends_the_run(run, tmp_path):
+def test_a_budget_for_fewer_releases_is_refused(run, tmp_path):
   workdir = tmp_path / "run"
   code, out, err = run(workdir, "--requests=2", "--planned_releases=1")
   assert (code, out) == (1, "")
-  assert "retrain now" in err.splitlines()[-1]
-  assert len(lines(workdir)) == 1
-  assert not (workdir / "checkpoints/seed0/newton/1-released").exists()
+  assert "--planned_releases=1; it must be at least 4: the run makes" in err
+  assert not workdir.exists()
+
+
+def test_a_release_is_never_drawn_again(run, finished, tmp_path):
+  """Its line in the ledger stands for one draw."""
+  copy = shutil.copytree(finished, tmp_path / "copy")
+  kept = copy / "checkpoints/seed0/newton/1-released"
+  shutil.rmtree(kept)
+  before = (copy / RELEASE / "1/params.safetensors").read_bytes()
+  code, _, err = run(copy, "--requests=2")
+  assert code == 1
+  assert "seed0/newton/1 is in the ledger, and its noise is drawn once" in err
+  assert not kept.exists()
+  assert (copy / RELEASE / "1/params.safetensors").read_bytes() == before
 
 
 def test_what_is_not_reached_is_retrained(places, tmp_path, verify):
