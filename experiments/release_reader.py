@@ -64,6 +64,8 @@ def answer(
     place: phase(folder, f"seed{seed}/{place}", like)
     for place in ("original", "retrain")
   }
+  if bound.norm == "joint" and index == len(requests) - 1:
+    _check_yardstick(bound, places["retrain"], requests[index], terms)
   before = corrected(index - 1)[0] if index else places["original"]
   params, fallback = corrected(index)
   published = folder / "releases" / name / "params.safetensors"
@@ -78,3 +80,13 @@ def answer(
     fallback=fallback,
   )
   return found, {"before": before, **places}
+
+
+def _check_yardstick(bound, retrained, request, terms):
+  """What the run compares with must be where retraining leads."""
+  distance = float(bound.distance(retrained, request))
+  if not distance <= terms.max_distance + bound.comparator:
+    raise ValueError(
+      f"checkpoints hold a retrained model that is {distance:.3g} from where "
+      "retraining leads; it is another one."
+    )

@@ -280,12 +280,15 @@ def test_a_release_is_never_drawn_again(run, finished, tmp_path):
   copy = shutil.copytree(finished, tmp_path / "copy")
   kept = copy / "checkpoints/seed0/newton/1-released"
   shutil.rmtree(kept)
-  before = (copy / RELEASE / "1/params.safetensors").read_bytes()
+  params = copy / "releases/seed0/newton/1/params.safetensors"
+  before = params.read_bytes()
   code, _, err = run(copy, "--requests=2")
   assert code == 1
   assert "seed0/newton/1 is in the ledger, and its noise is drawn once" in err
   assert not kept.exists()
-  assert (copy / RELEASE / "1/params.safetensors").read_bytes() == before
+  assert (
+    copy / "releases/seed0/newton/1/params.safetensors"
+  ).read_bytes() == before
 
 
 def test_what_is_not_reached_is_retrained(places, tmp_path, verify):

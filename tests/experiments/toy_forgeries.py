@@ -291,7 +291,7 @@ _ENTERED = {
 _FLAGS = {
   "epsilon": 10.0,
   "delta": 1e-3,
-  "planned_releases": 1,
+  "planned_releases": 9,
   "max_distance": 1e-2,
 }
 

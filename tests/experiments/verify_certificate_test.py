@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -189,13 +190,34 @@ def test_another_key_or_head_than_was_kept(run):
   assert "is not the head" in problems(run, head=last.hash)[0]
 
 
+def _link(run):
+  (run / "releases/more").symlink_to(run / "private")
+
+
+def _pipe(run):
+  (run / register.SALT).unlink()
+  os.mkfifo(run / register.SALT)
+
+
+@pytest.mark.parametrize(
+  ("change", "words"),
+  [
+    (_link, "releases/more: is no file and no folder"),
+    (_pipe, f"{register.SALT}: is no file and no folder"),
+    (lambda run: (run / "releases/more").mkdir(), "releases/more: is no part"),
+  ],
+)
+def test_what_is_neither_file_nor_release(run, change, words):
+  change(run)
+  assert any(each.startswith(words) for each in problems(run))
+
+
 def test_the_program_says_one_line(run, capsys):
   last = ledger.read(run / register.LEDGER)[-1]
   verify_certificate.main([str(run)])
-  assert capsys.readouterr().out == (
-    f"{run}: all agrees; the head of the ledger is {last.hash}, signed by "
-    f"{last.signer}\n"
-  )
+  (told,) = capsys.readouterr().out.splitlines()
+  assert told.startswith(f"{run}: all agrees on 2 releases at epsilon 1 and ")
+  assert f"{last.hash}, signed by {last.signer}. Reports" in told
   with flagsaver.flagsaver(head=last.hash, public_key=last.signer):
     verify_certificate.main([str(run)])
   assert "all agrees" in capsys.readouterr().out
