@@ -1,10 +1,11 @@
 """Flags of certified releases, and what they promise."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 from absl import flags
 
-from junlearn.certify import calibrate
+from junlearn.certify import calibrate, signing
 from junlearn.certify.accountant import Account
 from junlearn.certify.certified import MAX_EPSILON
 
@@ -36,8 +37,8 @@ _FALLBACK = flags.DEFINE_enum(
 _SIGNING_KEY = flags.DEFINE_string(
   "signing_key",
   None,
-  "File of the Ed25519 key that signs the ledger, as PEM (default: one that "
-  "the run makes and keeps in its folder).",
+  "File of the Ed25519 key that signs the ledger, as openssl genpkey writes it "
+  "(default: one that the run makes and keeps in its folder).",
 )
 
 
@@ -81,6 +82,11 @@ def terms(releases: int) -> Terms:
   ):
     if not 0 < flag.value <= most:
       raise ValueError(f"--{flag.name}={flag.value}; it must be {allowed}.")
+  if _SIGNING_KEY.value is not None:
+    try:
+      signing.load_key(Path(_SIGNING_KEY.value).read_bytes())
+    except (OSError, ValueError) as error:
+      raise ValueError(f"--{_SIGNING_KEY.name}: {error}") from error
   if _PLANNED.value is not None and _PLANNED.value < releases:
     raise ValueError(
       f"--{_PLANNED.name}={_PLANNED.value}; it must be at least {releases}: "

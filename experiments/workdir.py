@@ -47,6 +47,7 @@ _NEUTRAL = frozenset(
     "manual_dir",
     "cache_dir",
     "checkpoint_seconds",
+    "signing_key",
     "coordinator_address",
     "num_processes",
     "process_id",

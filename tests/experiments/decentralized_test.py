@@ -346,7 +346,7 @@ def test_killed_and_started_again(run, finished, tmp_path):
     ("--max_distance=0", "--max_distance=0.0; it must be finite and above 0."),
     ("--epsilon=-1", "--epsilon=-1.0; it must be above 0"),
     ("--delta=2", "--delta=2.0; it must be above 0 and below 1."),
-    ("--signing_key=nowhere", "nowhere"),
+    ("--signing_key=nowhere", "error: --signing_key: "),
     ("--rounds=2", "above --tolerance=0.0001; take more --rounds."),
     ("--model=mlp", "--model=mlp: the model is not linear in its parameters"),
     ("--precision=float32", "newton, consensus are certified, which needs"),

@@ -148,7 +148,6 @@ def test_a_folder_for_a_file_is_a_sentence(run, name):
     *(("planned_releases", v) for v in ("2", [2], True, 0, 2.0, 10**400)),
     *(("max_distance", v) for v in (1e300, -0.0, False)),
     *(("fallback", v) for v in (0, "all", ["none"])),
-    *(("signing_key", v) for v in (5, [])),
     *(("seeds", v) for v in (10**9, "x", {})),
   ],
 )
