@@ -157,6 +157,7 @@ def issue(
     ValueError: if the numbers do not make a release, such as a measured
       distance above `max_distance`.
   """
+
   def ids(examples):
     found = premises.present_ids(examples, axes=bound.axes)
     return fingerprint.record_set(found, salt=salt)

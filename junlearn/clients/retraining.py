@@ -89,7 +89,6 @@ def bound(
       f"tolerance is {tolerance}; it must be finite and at least 0."
     )
   training = training._replace(mixing=_frozen(training))
-  gone = topology.removed(training.mixing)
   contraction = (
     _contraction(training, head) if training.local_steps > 1 else None
   )
@@ -100,7 +99,6 @@ def bound(
   checks["mixing"] = lambda params, request: (
     "The mixing matrix is symmetric and doubly stochastic."
   )
-  checks["left"] = lambda params, request: _check_left(gone, request)
   if by_contraction:
     checks["smoothness"] = _check_smoothness(model, training, head, output_loss)
     theorem, constants = "fixed_point_residual", {"contraction": contraction}
@@ -185,6 +183,11 @@ def _measure(model, training, form, output_loss, reach):
 
 def _frozen(training):
   """The mixing matrix, checked, as nobody can change it any more."""
+  for name in ("step_size", "l2"):
+    if not getattr(training, name) > 0:
+      raise ValueError(
+        f"{name} is {getattr(training, name)}; it must be above 0."
+      )
   mixing = np.array(training.mixing, np.float64)
   topology.check_mixing(mixing, removed=topology.removed(mixing))
   # What the rows sum to beyond 1 is taken from the strong convexity.
@@ -197,16 +200,6 @@ def _frozen(training):
     )
   mixing.flags.writeable = False
   return mixing
-
-
-def _check_left(gone, request):
-  held = np.asarray(request.retain["weight"])[gone].sum(1)
-  if held.any():
-    raise ValueError(
-      f"client {gone[np.argmax(held)]} has left, by its row of mixing, and "
-      f"retains {held.max():g} records; it must retain none."
-    )
-  return "Clients that have left retain no records."
 
 
 def _deviation(mixing):

@@ -161,17 +161,6 @@ def test_a_matrix_that_is_changed_after_it_was_checked():
   assert found == expected
 
 
-def test_clients_that_left_and_retain_records():
-  case, before = setting(4, removed=1), setting(4)
-  model = from_function(lambda p, x: x @ p["kernel"] + p["bias"])
-  bound = retraining.bound(model, case.training, features="Given.")
-  bound.check(case.params, case.request)
-  forget = jax.tree.map(np.asarray, before.request.forget)
-  asked = Request(forget, before.request.retain)
-  with pytest.raises(ValueError, match="client 1 has left"):
-    bound.check(case.params, asked)
-
-
 def test_numbers_that_vanish_when_squared():
   asked = request()
   asked.retain["input"] *= 1e-170

@@ -107,14 +107,15 @@ def test_allowance_covers_the_error_of_many_and_is_small(n, features):
 
 @pytest.mark.usefixtures("x64")
 def test_allowance_is_the_formula():
-  """2 u k (mean |J| (1 + |d| + |J| |w|) + l2 |w|), with J = x kron I."""
+  """2 u k (mean |A| (1 + |d| + |m|) + l2 |w|), with A = |x| kron I."""
   params, examples = problem(5, 150, scale=2.0)
   theta, x, y = arrays(params, examples)
   p = softmax.probabilities(theta, x)
   p[np.arange(len(y)), y] -= 1
   length = np.linalg.norm(theta)
   jacobian = np.linalg.norm(x, axis=1) * np.sqrt(theta.shape[1])
-  each = jacobian * (1 + np.linalg.norm(p, axis=1) + jacobian * length)
+  moduli = np.linalg.norm(np.abs(x) @ np.abs(theta), axis=1)
+  each = jacobian * (1 + np.linalg.norm(p, axis=1) + moduli)
   expected = 2.0**-52 * (len(x) + theta.size) * (each.mean() + L2 * length)
   np.testing.assert_allclose(measured(params, examples)[1], expected, rtol=1e-9)
 
