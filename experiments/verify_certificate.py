@@ -110,6 +110,12 @@ def problems(
     yield f"{register.LEDGER}: {problem}"
     entries, _ = _try(lambda: ledger.read(path))
   entries = entries or ()
+  text, _ = _try(lambda: path.read_bytes().decode())
+  if text is not None:
+    for problem in _all(
+      lambda: independent_check.ledger_problems(text, public_key)
+    ):
+      yield f"{register.LEDGER}: independently: {problem}"
   yield from _enumerated(folder, names, entries)
   yield from _keys(folder, entries)
   if stale := list(_config(folder, names)):

@@ -102,8 +102,9 @@ descent on `Psi(X) = sum F_i(x_i) + <X, (I - W) X> / (2 gamma)`.
 `|X - X'| <= |X - T(X)| / (gamma l2)`.
   `grad Psi = grad F + (I - W) X / gamma = (X - T(X)) / gamma`, by symmetry. As
   rows sum to 1, `<X, (I - W) X>` is half the sum of `W_ij |x_i - x_j|^2`, not
-  below 0; then lemma 1. Sums of `1 + s_i` take `max |s_i| / gamma` from `l2`. A
-  `W` that is only row-stochastic lacks the first and may lack the second. In
+  below 0; then lemma 1. Sums of `1 + s_i` take `max |s_i| / gamma` from `l2`,
+  of which `clients.retraining` allows a millionth. A `W` that is only
+  row-stochastic lacks the first and may lack the second. In
   `methods.decentralized_newton`, and `bounds.stacked_a_priori` (with lemma 2).
 
 Lemma 5 (local steps). For `T = W G^tau` with gradient steps `G`,
