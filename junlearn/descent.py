@@ -14,10 +14,10 @@ import optax
 
 from junlearn import batch as batches
 from junlearn import tree
-from junlearn.across import AXES, Backend, across, share
 from junlearn.loop import Loop, scan
 from junlearn.objective import Objective
-from junlearn.sharding import Layout, beside, replicated
+from junlearn.parallel.across import AXES, Backend, across, share
+from junlearn.parallel.sharding import Layout, beside, replicated
 from junlearn.transform import Request, Result, Transform, stage_key
 from junlearn.view import View, full
 

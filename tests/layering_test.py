@@ -16,41 +16,6 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-# Each item of the library: its layer, and the highest layer that it may import.
-# Items of one layer may import each other; no cycles anywhere.
-LAYERS = {
-  "files": (0, 0),
-  "tree": (0, 0),
-  "transform": (1, 1),
-  "model": (1, 1),
-  "loss": (2, 2),
-  "objective": (2, 2),
-  "view": (2, 2),
-  "batch": (2, 2),
-  "loop": (2, 2),
-  "across": (2, 2),
-  "processes": (2, 2),
-  "descent": (2, 2),
-  "language": (2, 2),
-  "relabel": (2, 2),
-  "sensitivity": (2, 2),
-  "sharding": (2, 2),
-  "until": (2, 2),
-  "attack": (2, 2),
-  "certify": (2, 2),
-  "curvature": (2, 2),
-  "clients": (3, 2),
-  "nn": (4, 2),
-  "data": (4, 1),
-  "methods": (4, 3),
-  "audit": (5, 2),
-  "checkpoint": (6, 5),
-  "report": (6, 5),
-  "junlearn": (6, 2),  # the names that `import junlearn` offers
-  "experiments": (7, 6),
-  "tests": (8, 7),
-}
-
 # Distributions whose name is not that of their package.
 DISTRIBUTIONS = {
   "PIL": "pillow",
@@ -60,12 +25,15 @@ DISTRIBUTIONS = {
 }
 
 
+FOLDERS = ("junlearn", "experiments", "tests")
+
+
 @functools.cache
 def python_files():
   """Paths of all Python files, relative to the repository."""
   return [
     path.relative_to(ROOT).as_posix()
-    for folder in ("junlearn", "experiments", "tests")
+    for folder in FOLDERS
     for path in sorted((ROOT / folder).rglob("*.py"))
     if "__pycache__" not in path.parts
   ]
@@ -116,7 +84,7 @@ def dependencies(file):
     top = name.split(".")[0]
     if name in modules():
       inside.add(modules()[name])
-    elif top in LAYERS:
+    elif top in FOLDERS:
       raise AssertionError(f"{file} imports {name}, which does not exist")
     elif top not in sys.stdlib_module_names:
       outside.add(DISTRIBUTIONS.get(top, top))
@@ -129,19 +97,9 @@ def dependencies(file):
   return inside, outside
 
 
-def item(file):
-  """The key of `LAYERS` that a file belongs to."""
-  name = module_name(file).split(".")
-  return name[1] if name[0] == "junlearn" and len(name) > 1 else name[0]
-
-
-def layer(file):
-  return LAYERS[item(file)][0]
-
-
 @functools.cache
 def rules():
-  """Rules of BUILD by label: `(kind, attributes)`."""
+  """Rules of BUILD by label: `(kind, attributes)`, in their order."""
   found = {}
 
   def rule(kind):
@@ -151,75 +109,110 @@ def rules():
 
     return declare
 
+  def glob(patterns, *, exclude=(), allow_empty=False):
+    """Files as Bazel finds them, where a star is no part of a path."""
+    named = {
+      path.relative_to(ROOT).as_posix()
+      for pattern in patterns
+      for path in ROOT.glob(pattern)
+      if "__pycache__" not in path.parts
+    }
+    skipped = {
+      path.relative_to(ROOT).as_posix()
+      for pattern in exclude
+      for path in ROOT.glob(pattern)
+    }
+    assert allow_empty or named - skipped, patterns
+    return sorted(named - skipped)
+
   stubs = {k: rule(k) for k in ("py_library", "py_binary", "py_test")}
   ignored = ("load", "package", "exports_files", "licenses")
   stubs |= dict.fromkeys(ignored, lambda *_, **__: None)
-  stubs["glob"] = lambda *_, **__: []
+  stubs["glob"] = glob
   source = (ROOT / "BUILD").read_text(encoding="utf-8")
   exec(compile(source, "BUILD", "exec"), stubs)
   return found
 
 
+def packages():
+  """The rules that own files: all but binaries."""
+  return {
+    label: attributes
+    for label, (kind, attributes) in rules().items()
+    if kind != "py_binary"
+  }
+
+
 def owned(label):
-  """The files of a rule, without the runner that all tests share."""
-  kind, attributes = rules()[label]
-  runner = {attributes.get("main")} if kind == "py_test" else set()
-  return set(attributes["srcs"]) - runner
+  """The files of a package, without the runner that all tests share."""
+  runner = {packages()[label].get("main")}
+  return [file for file in packages()[label]["srcs"] if file not in runner]
 
 
 @functools.cache
 def owner():
-  """The rule of each file."""
-  return {file: label for label in rules() for file in owned(label)}
+  """The package of each file."""
+  return {file: label for label in packages() for file in owned(label)}
 
 
-def test_every_file_is_in_exactly_one_rule():
-  listed = [file for label in rules() for file in owned(label)]
+@functools.cache
+def needed(label):
+  """Packages and distributions that the files of a package import."""
+  inside, outside = set(), set()
+  for file in owned(label):
+    files, distributions = dependencies(file)
+    inside |= {owner()[dependency] for dependency in files}
+    outside |= distributions
+  return inside - {label}, outside
+
+
+def declared(label):
+  """Packages and distributions that BUILD says a package imports."""
+  deps = packages()[label]["deps"]
+  assert len(deps) == len(set(deps)), label
+  inside = {dep[1:] for dep in deps if dep.startswith(":")}
+  outside = {d.removeprefix("@pypi//") for d in deps if d.startswith("@")}
+  return inside, outside
+
+
+def is_modality(label):
+  """Whether a package of experiments is one of a modality."""
+  return (
+    label.count("/") == 1
+    and label.startswith("experiments/")
+    and (
+      label.split("/")[1]
+      not in ("run", "release", "verify_certificate", "claims", "bench")
+    )
+  )
+
+
+def test_build_is_one_page():
+  source = (ROOT / "BUILD").read_text(encoding="utf-8")
+  assert len(source.splitlines()) < 300
+
+
+def test_every_file_is_in_exactly_one_package():
+  listed = [file for label in packages() for file in owned(label)]
   assert sorted(listed) == sorted(python_files())
 
 
-def test_tests_are_tests():
-  for label, (kind, attributes) in rules().items():
-    is_test = label.endswith("_test")
-    assert (kind == "py_test") == is_test, label
-    if is_test:
-      assert owned(label) == {f"{label}.py"}
-      assert attributes["args"] == [f"{label}.py"]
-    elif label.startswith("tests/"):
-      assert attributes["testonly"], label
+@pytest.mark.parametrize("label", [*packages()])
+def test_declared_deps_are_the_imports(label):
+  inside, outside = needed(label)
+  if label.endswith("_test"):
+    inside |= {"tests/support"}  # conftest and the runner
+    assert outside <= declared(label)[1]
+    assert inside == declared(label)[0]
+  else:
+    assert (inside, outside) == declared(label)
 
 
-def test_data_files_exist():
-  for label, (_, attributes) in rules().items():
-    for file in attributes.get("data", []):
-      assert (ROOT / file).is_file(), f"{label}: {file}"
-
-
-def test_declared_deps_are_the_imports():
-  wrong = {}
-  for label, (_, attributes) in rules().items():
-    needed = set()
-    for file in owned(label):
-      inside, outside = dependencies(file)
-      needed |= {f":{owner()[dependency]}" for dependency in inside}
-      needed |= {f"@pypi//{distribution}" for distribution in outside}
-    needed.discard(f":{label}")
-    declared = attributes.get("deps", [])
-    assert len(declared) == len(set(declared)), label
-    if set(declared) != needed:
-      wrong[label] = {
-        "missing": sorted(needed - set(declared)),
-        "unused": sorted(set(declared) - needed),
-      }
-  assert not wrong
-
-
-def test_imports_respect_the_layers():
-  for file in python_files():
-    own, highest = LAYERS[item(file)]
-    for dependency in dependencies(file)[0]:
-      allowed = layer(dependency) <= highest or item(dependency) == item(file)
-      assert allowed, f"{file} (layer {own}) imports {dependency}"
+def test_packages_stand_below_what_they_import():
+  order = [*packages()]
+  for label in order:
+    for dependency in needed(label)[0]:
+      assert order.index(dependency) < order.index(label), (label, dependency)
 
 
 def test_imports_have_no_cycle():
@@ -228,24 +221,64 @@ def test_imports_have_no_cycle():
   ).prepare()
 
 
-def test_only_known_items_are_in_the_library():
-  assert {item(file) for file in python_files()} == set(LAYERS)
+def test_what_experiments_share_knows_no_modality():
+  for label in ("experiments/run", "experiments/release"):
+    for dependency in needed(label)[0]:
+      assert not is_modality(dependency), (label, dependency)
+      room = dependency.split("/")[1]
+      assert room not in ("nn", "data", "methods", "audit"), (label, dependency)
+
+
+def test_a_modality_imports_no_other():
+  modalities = [label for label in packages() if is_modality(label)]
+  assert len(modalities) >= 4
+  for label in modalities:
+    assert not any(map(is_modality, needed(label)[0])), label
+
+
+def test_claims_import_one_modality():
+  claims = [
+    label for label in packages() if label.startswith("experiments/claims/")
+  ]
+  assert len(claims) >= 5
+  for label in claims:
+    assert sum(map(is_modality, needed(label)[0])) <= 1, label
+
+
+def test_nothing_imports_claims_or_bench():
+  for label in packages():
+    if label.startswith("tests/"):
+      continue
+    for dependency in needed(label)[0]:
+      folder = "/".join(dependency.split("/")[:2])
+      if folder in ("experiments/claims", "experiments/bench"):
+        assert label.startswith(folder), (label, dependency)
+
+
+def test_methods_see_apply_functions_and_pytrees():
+  inside, _ = needed("junlearn/methods")
+  rooms = {label.split("/")[1] for label in inside}
+  assert not rooms & {"nn", "data", "audit", "report"}
+
+
+def test_audits_know_no_methods():
+  for label in packages():
+    if label.startswith("junlearn/audit"):
+      assert "junlearn/methods" not in needed(label)[0]
 
 
 def test_the_library_needs_only_what_it_declares():
   """Distributions imported by junlearn and experiments, against pyproject."""
   with (ROOT / "pyproject.toml").open("rb") as file:
     project = tomllib.load(file)["project"]
-  declared = set()
+  named = set()
   extras = project["optional-dependencies"]
   for requirement in [*project["dependencies"], *extras["oracles"]]:
     name = requirement.split(">")[0].split("[")[0].strip()
-    declared.add(name.lower().replace("-", "_"))
-  needed = set()
+    named.add(name.lower().replace("-", "_"))
   for file in python_files():
     if not file.startswith("tests/"):
-      needed |= dependencies(file)[1]
-  assert needed <= declared
+      assert dependencies(file)[1] <= named, file
 
 
 def public(file):

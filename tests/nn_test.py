@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from flax import linen
 
-from junlearn.nn import CNN, MLP, ResNet, ResNet18, cnn, resnet
-from junlearn.nn.conv import conv_general_dilated, matmul_conv
+from junlearn.nn import CNN, MLP, ResNet, ResNet18
+from junlearn.nn.vision import cnn, resnet
+from junlearn.nn.vision.conv import conv_general_dilated, matmul_conv
 
 KEY = jax.random.key(0)
 NHWC = ("NHWC", "HWIO", "NHWC")

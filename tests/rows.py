@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from junlearn import language
-from junlearn.attack import nearest_adversarial
+from junlearn.adversarial import nearest_adversarial
 from junlearn.methods import (
   amun,
   ascent,

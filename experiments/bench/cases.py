@@ -12,10 +12,10 @@ import torch
 from sklearn import datasets
 
 from experiments.bench import eager, threads, timing
-from junlearn import attack, batch, descent, loop, nn, objective
-from junlearn.across import fastest
+from junlearn import adversarial, batch, descent, loop, nn, objective
 from junlearn.loss import cross_entropy
 from junlearn.model import from_linen
+from junlearn.parallel.across import fastest
 from junlearn.transform import Request, Transform, stage_key
 
 _SHAPES = ((8, 8, 1), (28, 28, 1), (32, 32, 3))
@@ -124,7 +124,7 @@ def _torch_product(left, right, axes, calls):
   return work
 
 
-def adversarial(
+def adversarial_examples(
   repeats: int, *, count: int = 1000
 ) -> Iterator[timing.Comparison]:
   """Nearest adversarial examples of a trained net."""
@@ -144,7 +144,7 @@ def _adversarial(shape, count, repeats):
   examples = jax.tree.map(lambda leaf: leaf[:count], examples)
   net = eager.CNN(params, shape[:2]).requires_grad_(False)
   inputs, labels = _tensors(examples)
-  nearest = attack.nearest_adversarial(_MODEL)
+  nearest = adversarial.nearest_adversarial(_MODEL)
 
   def ours():
     return _found(jax.block_until_ready(nearest(params, examples)))

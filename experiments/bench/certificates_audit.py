@@ -18,8 +18,8 @@ from flax import linen
 from scipy import stats
 
 from junlearn.certify import calibrate, noise
-from junlearn.certify.certified import Bound, Release, certified, describe
 from junlearn.certify.derived import head_of
+from junlearn.certify.release import Bound, Release, certified, describe
 from junlearn.clients import retraining, topology
 from junlearn.clients.training import Training
 from junlearn.methods import newton

@@ -29,7 +29,7 @@ from experiments.bench.certificates_programs import (
   squared_loss,
 )
 from junlearn.certify import derived
-from junlearn.certify.certified import Bound, NotReachedError, certified
+from junlearn.certify.release import Bound, NotReachedError, certified
 from junlearn.clients import retraining
 from junlearn.loss import softmax_cross_entropy
 from junlearn.methods import newton

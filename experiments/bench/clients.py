@@ -25,11 +25,11 @@ from matplotlib.figure import Figure
 
 from experiments.bench.conditions import conditions
 from junlearn import descent, objective
-from junlearn.across import across
 from junlearn.clients import gossip, rounds, topology
 from junlearn.loss import cross_entropy
 from junlearn.model import Model, from_linen
 from junlearn.nn import MLP
+from junlearn.parallel.across import across
 from junlearn.transform import Request
 
 _CLIENTS = flags.DEFINE_list(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from experiments.workdir import describe
+from experiments.run.workdir import describe
 
 
 def conditions(before: tuple[float, ...], packages: Sequence[str] = ()) -> str:

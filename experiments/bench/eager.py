@@ -128,7 +128,7 @@ def nearest_adversarial(
   num_steps: int = 50,
   max_doublings: int = 12,
 ) -> Adversarial:
-  """`junlearn.attack.nearest_adversarial` of one batch, warm started.
+  """`junlearn.adversarial.nearest_adversarial` of one batch, warm started.
 
   Args:
     net: gives the logits; its parameters must not require gradients.

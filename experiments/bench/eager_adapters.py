@@ -7,7 +7,7 @@ import peft
 import torch
 import transformers
 
-from junlearn.nn.transformer import Config
+from junlearn.nn.text.transformer import Config
 
 
 def run(

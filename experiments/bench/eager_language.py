@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from junlearn.nn.transformer import Config, unstack
+from junlearn.nn.text.transformer import Config, unstack
 
 
 class Decoder(nn.Module):

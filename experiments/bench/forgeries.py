@@ -26,11 +26,12 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from experiments import register, verify_certificate
 from experiments.bench.conditions import conditions
 from experiments.bench.forgeries_edits import EDITS
 from experiments.bench.forgeries_rewrite import rewrite
-from experiments.workdir import read_config
+from experiments.release import register
+from experiments.run.workdir import read_config
+from experiments.verify_certificate import __main__ as verify_certificate
 from junlearn.certify import signing
 
 _RUN = flags.DEFINE_string(

@@ -11,15 +11,15 @@ import jax
 import numpy as np
 from safetensors import numpy as safetensors
 
-from experiments import register
 from experiments.bench.forgeries_rewrite import (
   CERTIFICATE,
   PARAMS,
   read_json,
   write_json,
 )
-from junlearn import checkpoint
+from experiments.release import register
 from junlearn.certify import signing
+from junlearn.storage import checkpoint
 
 # `(folder, rng) -> what was edited`, or None where there is nothing to edit.
 Edit = Callable[[Path, np.random.Generator], str | None]

@@ -7,16 +7,16 @@ alone, records, networks and compiled bounds, is kept from one to the next.
 import json
 from pathlib import Path
 
-from experiments import network_remeasure
-from experiments.network_remeasure import EXPERIMENT, names, terms
-from experiments.workdir import read_config
+from experiments.decentralized import remeasure
+from experiments.decentralized.remeasure import EXPERIMENT, names, terms
+from experiments.run.workdir import read_config
 
 __all__ = ["EXPERIMENT", "Reader", "names", "terms"]
 
 _READERS: dict[str, "Reader"] = {}
 
 
-class Reader(network_remeasure.Reader):
+class Reader(remeasure.Reader):
   """What a run kept, with what another of the same flags has made."""
 
   def __init__(self, folder: Path):

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
-from experiments import register
+from experiments.release import register
 from junlearn import tree
 from junlearn.certify import signing
 from junlearn.certify.accountant import Account

@@ -21,7 +21,7 @@ from absl import app, flags
 
 from experiments.bench import timing
 from experiments.bench.conditions import conditions
-from junlearn.nn.transformer import CONFIGS, Config
+from junlearn.nn.text.transformer import CONFIGS, Config
 
 _REPEATS = flags.DEFINE_integer(
   "repeats", 5, "Times that each side is measured.", lower_bound=1

@@ -12,8 +12,9 @@ import optax
 
 from experiments.bench import timing
 from junlearn import descent, language, loop, objective
-from junlearn.nn import lora, transformer
-from junlearn.nn.transformer import Config
+from junlearn.nn.adapters import lora
+from junlearn.nn.text import transformer
+from junlearn.nn.text.transformer import Config
 from junlearn.transform import Request
 
 _PATTERN = "self_attn/(q|v)_proj"

@@ -13,9 +13,9 @@ import torch
 
 from experiments.bench import eager_language, threads, timing
 from junlearn import descent, language, loop, objective
-from junlearn.audit import generation
-from junlearn.nn import transformer
-from junlearn.nn.transformer import Config
+from junlearn.audit.text import generation
+from junlearn.nn.text import transformer
+from junlearn.nn.text.transformer import Config
 from junlearn.transform import Request
 
 _RATE = 1e-3

@@ -26,7 +26,8 @@ from experiments.bench.conditions import conditions
 from junlearn import language
 from junlearn.descent import gradient_descent
 from junlearn.model import Model
-from junlearn.nn import lora, transformer
+from junlearn.nn.adapters import lora
+from junlearn.nn.text import transformer
 from junlearn.objective import weighted
 from junlearn.transform import Request
 from junlearn.view import View, full

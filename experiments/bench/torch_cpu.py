@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> None:
   parts = {
     "training": cases.training,
     "products": cases.products,
-    "adversarial": cases.adversarial,
+    "adversarial": cases.adversarial_examples,
     "population": cases.population,
   }
   comparisons = []

@@ -12,10 +12,14 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from experiments import harness
-from experiments.claims import amun, dfl_certified, ferrari, llm_baselines, lune
-from experiments.claims.claim import Claim
-from experiments.workdir import Workdir
+from experiments.claims.amun import claims as amun
+from experiments.claims.dfl_certified import claims as dfl_certified
+from experiments.claims.ferrari import claims as ferrari
+from experiments.claims.llm_baselines import claims as llm_baselines
+from experiments.claims.lune import claims as lune
+from experiments.run import program
+from experiments.run.claim import Claim
+from experiments.run.workdir import Workdir
 
 # Each module has `run(workdir, seeds)` and its own flags.
 _SYSTEMS = {
@@ -33,7 +37,7 @@ _SEEDS = flags.DEFINE_integer(
   "seeds", 5, "Seeds behind each number.", lower_bound=2
 )
 
-flags.adopt_module_key_flags(harness)
+flags.adopt_module_key_flags(program)
 for _system in _SYSTEMS.values():
   flags.adopt_module_key_flags(_system)
 
@@ -41,8 +45,8 @@ for _system in _SYSTEMS.values():
 def main(systems: Sequence[str]) -> None:
   """Runs the claims and exits 1 if one fails."""
   systems = list(systems or _SYSTEMS)
-  harness.choose("SYSTEM", systems, _SYSTEMS)
-  workdir = Workdir(_WORKDIR.value, {**harness.own_flags(), "systems": systems})
+  program.choose("SYSTEM", systems, _SYSTEMS)
+  workdir = Workdir(_WORKDIR.value, {**program.own_flags(), "systems": systems})
   claims: list[Claim] = []
   tables: list[str] = []
   for system in systems:
@@ -84,4 +88,4 @@ def _page(config, claims: Sequence[Claim], tables: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-  harness.start(main)
+  program.start(main)

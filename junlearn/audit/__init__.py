@@ -1,12 +1,10 @@
 """Evidence: utility, attacks and the distance to retraining.
 
 Statistics and most attacks run on the host on stored outputs, which `predict`,
-`generation` and `language.scores` compute.
+`text.generation` and `text.scores` compute; `text` has the metrics of text.
 """
 
 from junlearn.audit import gap as gap
-from junlearn.audit import generation as generation
-from junlearn.audit import language as language
 from junlearn.audit import membership as membership
 from junlearn.audit import population as population
 from junlearn.audit import predict as predict

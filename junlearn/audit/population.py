@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import optax
 
 from junlearn import descent as descents
-from junlearn import objective, processes, tree
-from junlearn.across import Backend, fastest
+from junlearn import objective, tree
 from junlearn.loop import Loop
 from junlearn.loss import cross_entropy
 from junlearn.model import Model
+from junlearn.parallel import processes
+from junlearn.parallel.across import Backend, fastest
 from junlearn.transform import Request, Result, stage_key
 
 

@@ -29,7 +29,7 @@ from junlearn.descent import gradient_descent
 from junlearn.loop import Loop, host
 from junlearn.loss import Loss
 from junlearn.objective import weighted
-from junlearn.sharding import beside
+from junlearn.parallel.sharding import beside
 from junlearn.transform import Request
 
 Examples = Mapping[str, Any]

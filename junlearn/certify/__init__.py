@@ -173,7 +173,7 @@ from junlearn.certify import premises as premises
 from junlearn.certify import rounding as rounding
 from junlearn.certify import scrutiny as scrutiny
 from junlearn.certify import signing as signing
-from junlearn.certify.certified import Bound as Bound
-from junlearn.certify.certified import NotReachedError as NotReachedError
-from junlearn.certify.certified import certified as certified
-from junlearn.certify.certified import describe as describe
+from junlearn.certify.release import Bound as Bound
+from junlearn.certify.release import NotReachedError as NotReachedError
+from junlearn.certify.release import certified as certified
+from junlearn.certify.release import describe as describe

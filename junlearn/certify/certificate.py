@@ -26,7 +26,6 @@ from junlearn.certify import (
   scrutiny,
   strict,
 )
-from junlearn.certify.certified import Bound, Release, describe
 from junlearn.certify.derived import (
   Derived,
   Head,
@@ -35,6 +34,7 @@ from junlearn.certify.derived import (
   check_head,
   same,
 )
+from junlearn.certify.release import Bound, Release, describe
 from junlearn.transform import Request
 
 SCHEMA = 2

@@ -21,9 +21,9 @@ from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from junlearn import files
 from junlearn.certify import signing, strict
 from junlearn.certify.accountant import Account, BudgetError
+from junlearn.storage import files
 
 _GENESIS = "0" * 64
 # Relative differences of two computations, on any machine: of `spent`, by a few

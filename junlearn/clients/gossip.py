@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from junlearn.across import AXES, gather
+from junlearn.parallel.across import AXES, gather
 
 Mix = Callable[[Any], Any]
 

@@ -15,16 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from junlearn.across import AXES, Backend, across
 from junlearn.certify import bounds, premises
-from junlearn.certify.certified import Bound
 from junlearn.certify.derived import Derived, Head, derive
+from junlearn.certify.release import Bound
 from junlearn.certify.rounding import gradient_error
 from junlearn.clients import rounds, topology
 from junlearn.clients.gossip import average, number
 from junlearn.clients.training import Training
 from junlearn.loss import OutputLoss, of_outputs, softmax_cross_entropy
 from junlearn.model import Model
+from junlearn.parallel.across import AXES, Backend, across
 from junlearn.view import full
 
 Form = Literal["stacked", "consensus"]

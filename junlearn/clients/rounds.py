@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import optax
 
 from junlearn import objective
-from junlearn.across import AXES, Backend, across, gather
 from junlearn.clients.gossip import Mix, average
 from junlearn.descent import Descent, State
 from junlearn.loss import Loss
+from junlearn.parallel.across import AXES, Backend, across, gather
 from junlearn.transform import Request, Transform
 
 Round = Callable[..., Any]

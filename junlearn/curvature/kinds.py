@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Literal, get_args
 
-from junlearn.curvature.fisher import empirical_fisher, fisher
+from junlearn.curvature.fisher_matrix import empirical_fisher, fisher
 from junlearn.curvature.hvp import Matvec, gauss_newton, hessian
 from junlearn.loss import OutputLoss, of_outputs, softmax_cross_entropy
 from junlearn.model import Model

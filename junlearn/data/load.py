@@ -9,7 +9,7 @@ from tensorflow_datasets.core import read_only_builder
 
 from junlearn import tree
 from junlearn.data import builders
-from junlearn.data.prepare import prepared, rows
+from junlearn.data.builders.prepare import prepared, rows
 
 _INT32 = np.iinfo(np.int32)
 

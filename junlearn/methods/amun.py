@@ -35,7 +35,7 @@ import jax.numpy as jnp
 import optax
 
 from junlearn import objective
-from junlearn.attack import Adversarial, nearest_adversarial
+from junlearn.adversarial import Adversarial, nearest_adversarial
 from junlearn.descent import descend
 from junlearn.loss import Loss, cross_entropy
 from junlearn.model import Model

@@ -39,7 +39,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from junlearn.across import AXES, Backend
 from junlearn.certify import bounds
 from junlearn.certify.premises import retained
 from junlearn.clients import rounds
@@ -57,6 +56,7 @@ from junlearn.curvature.solve import add_scaled
 from junlearn.loss import OutputLoss, of_outputs, softmax_cross_entropy
 from junlearn.methods.newton import check_at_least, check_positive
 from junlearn.model import Model
+from junlearn.parallel.across import AXES, Backend
 from junlearn.transform import Result, Transform
 
 

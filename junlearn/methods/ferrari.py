@@ -39,11 +39,11 @@ from junlearn import batch as batches
 from junlearn import objective as objectives
 from junlearn import sensitivity, tree
 from junlearn.descent import gradient_descent, run
+from junlearn.early_stopping import until
 from junlearn.loop import Loop
 from junlearn.model import Model, freeze_statistics
 from junlearn.objective import Objective
 from junlearn.transform import Transform, stage_key
-from junlearn.until import until
 
 Branch = Literal["none", "perturbed", "clean"]
 Reduction = Literal["sum", "mean"]

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import optax
 
 from junlearn import tree
-from junlearn.curvature.fisher import diagonal_fisher
+from junlearn.curvature.fisher_matrix import diagonal_fisher
 from junlearn.model import Model
 from junlearn.transform import Request, Result, Transform
 from junlearn.view import View, full, restrict

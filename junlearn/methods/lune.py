@@ -28,11 +28,11 @@ import optax
 
 from junlearn import language, objective
 from junlearn.descent import gradient_descent, run
+from junlearn.early_stopping import until
 from junlearn.language import Retain
 from junlearn.loop import Loop
 from junlearn.model import Model
 from junlearn.transform import Transform
-from junlearn.until import until
 
 
 def transform(

@@ -24,7 +24,7 @@ import optax
 
 from junlearn import objective
 from junlearn.certify import premises
-from junlearn.certify.certified import Bound
+from junlearn.certify.release import Bound
 from junlearn.certify.rounding import gradient_error
 from junlearn.curvature import Curvature, newton, operator
 from junlearn.loss import OutputLoss, of_outputs, softmax_cross_entropy

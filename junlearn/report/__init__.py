@@ -9,9 +9,10 @@ knows nothing about models or modalities.
 """
 
 from junlearn.report.forest import gaps
+from junlearn.report.graph import Nodes, network
 from junlearn.report.judgement import over_forgotten, verdict
+from junlearn.report.lines import Series, series
 from junlearn.report.metric import Metric
-from junlearn.report.network import Nodes, network
 from junlearn.report.page import Chapter, Deletion, write
 from junlearn.report.plots import (
   Curve,
@@ -21,7 +22,6 @@ from junlearn.report.plots import (
   roc,
   trajectories,
 )
-from junlearn.report.series import Series, series
 from junlearn.report.summary import Entry, PerSeed, Summary, summarize
 
 __all__ = [

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from junlearn import files
 from junlearn.report import blocks, cost, judgement
 from junlearn.report.as_html import as_html
 from junlearn.report.as_markdown import as_markdown
@@ -15,6 +14,7 @@ from junlearn.report.forest import gaps
 from junlearn.report.metric import Metric
 from junlearn.report.palette import Palette
 from junlearn.report.summary import summarize
+from junlearn.storage import files
 
 _LEFT_OUT = (
   "Their ids are left out here: whoever may know them finds them in the "

@@ -7,7 +7,7 @@ import pytest
 
 from junlearn import view
 from junlearn.certify import certified, noise
-from junlearn.certify.certified import NotReachedError
+from junlearn.certify.release import NotReachedError
 from junlearn.clients import retraining
 from junlearn.methods import newton
 from junlearn.model import from_function

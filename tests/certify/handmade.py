@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from junlearn.certify import certified
-from junlearn.certify.certified import Bound
+from junlearn.certify.release import Bound
 from junlearn.transform import Request, Result
 
 KEY = jax.random.key(11)

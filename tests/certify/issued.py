@@ -5,8 +5,8 @@ import json
 import numpy as np
 
 from junlearn.certify import certificate
-from junlearn.certify.certified import Bound, describe
 from junlearn.certify.derived import derive, head_of
+from junlearn.certify.release import Bound, describe
 from junlearn.transform import Request
 
 HEAD = head_of("softmax", input_norm=1.5, l2=0.1, num_classes=10)

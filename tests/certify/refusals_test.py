@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from junlearn import view
-from junlearn.certify.certified import NotReachedError, Release, describe
 from junlearn.certify.derived import derive
+from junlearn.certify.release import NotReachedError, Release, describe
 from junlearn.transform import Result
 from tests.certify.handmade import (
   DELTA,

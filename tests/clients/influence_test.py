@@ -7,8 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from junlearn.across import across
 from junlearn.clients import data, gossip, influence, rounds, topology
+from junlearn.parallel.across import across
 from tests.clients.problem import (
   BACKENDS,
   COUNTS,

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn import datasets
 
-from junlearn.across import across
 from junlearn.clients import data, topology
 from junlearn.loss import Loss, cross_entropy
 from junlearn.model import Model, from_function
+from junlearn.parallel.across import across
 
 BACKENDS = ("vmap", "pmap")
 COUNTS = (4, 8, 64)

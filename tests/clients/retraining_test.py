@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from junlearn.certify.certified import NotReachedError
+from junlearn.certify.release import NotReachedError
 from junlearn.transform import Request
 from tests import softmax
 from tests.clients.ring import (

@@ -10,9 +10,9 @@ import pytest
 from scipy import optimize
 
 from junlearn import descent, loop, objective
-from junlearn.across import across
 from junlearn.clients import data, gossip, rounds
 from junlearn.methods import grad_difference
+from junlearn.parallel.across import across
 from junlearn.transform import Request, Result
 from tests.clients.problem import (
   BACKENDS,

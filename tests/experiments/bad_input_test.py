@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 from absl import flags
 
-from experiments import classification
-from experiments.session import Session
-from experiments.workdir import Workdir
+from experiments.classification import __main__ as classification
+from experiments.run.session import Session
+from experiments.run.workdir import Workdir
 from junlearn.loop import NonFiniteError
 from junlearn.transform import Result
-
-from .conftest import ROOT, hashes, leftovers, read_rows, toy_run
+from tests.experiments.driver import ROOT, hashes, leftovers, read_rows, toy_run
 
 pytestmark = pytest.mark.slow
 

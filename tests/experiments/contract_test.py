@@ -16,12 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import bar
-from experiments.meter import Meter, peak_memory
-from experiments.workdir import PRIVATE, Workdir
+from experiments.run import bar
+from experiments.run.meter import Meter, peak_memory
+from experiments.run.workdir import PRIVATE, Workdir
 from junlearn import report
-
-from .conftest import ROOT, hashes, leftovers, read_rows, toy_run
+from tests.experiments.driver import ROOT, hashes, leftovers, read_rows, toy_run
 
 pytestmark = pytest.mark.slow
 

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import session as sessions
-from junlearn import checkpoint
-
-from .conftest import Killed, leftovers, read_rows, toy_run
+from experiments.run import session as sessions
+from junlearn.storage import checkpoint
+from tests.experiments.driver import Killed, leftovers, read_rows, toy_run
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from junlearn import tree
-from junlearn.attack import Adversarial, nearest_adversarial
+from junlearn.adversarial import Adversarial, nearest_adversarial
 from junlearn.data import select
 from junlearn.methods import amun
 from junlearn.transform import replay

@@ -8,7 +8,7 @@ import pytest
 
 from junlearn import language, loop
 from junlearn.methods import finetune, lune
-from junlearn.nn import lora
+from junlearn.nn.adapters import lora
 from junlearn.transform import Request, Result, chain
 from tests import problems, text
 

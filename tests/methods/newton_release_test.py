@@ -7,8 +7,8 @@ import pytest
 
 from junlearn import tree, view
 from junlearn.certify import calibrate, certificate, certified, constants
-from junlearn.certify.certified import NotReachedError
 from junlearn.certify.derived import derive
+from junlearn.certify.release import NotReachedError
 from junlearn.methods import newton
 from junlearn.model import from_function
 from junlearn.transform import Request, Result

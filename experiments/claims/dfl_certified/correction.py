@@ -1,0 +1,69 @@
+"""Claim 2: one stacked Newton step, and the order of what it leaves."""
+
+import jax
+import numpy as np
+
+from experiments.claims.dfl_certified.federation import corrector
+from experiments.claims.dfl_certified.problem import (
+  Cases,
+  Measured,
+  claim,
+  distance,
+)
+from experiments.run.table import table
+
+_FRACTIONS = 0.5 ** np.arange(5)
+
+
+def claims(cases: Cases) -> Measured:
+  """One step on requests that are answered by a share `t` of their weight."""
+  rows = {}
+  for setting, group in cases.items():
+    federation = group[0].federation
+    step = corrector(federation, num_steps=1, tolerance=1e-8)
+    row = rows[setting] = {
+      name: []
+      for name in (
+        "no-op",
+        "Newton",
+        "reduction",
+        "order no-op",
+        "order Newton",
+      )
+    }
+    for each in group:
+      gone = each.request.forget["weight"]
+      errors = []
+      for fraction in _FRACTIONS:
+        weight = each.clients["weight"] - fraction * gone
+        weight = weight.astype(np.float32)  # exact: powers of 1/2
+        request = each.request._replace(
+          retain={**each.clients, "weight": weight}
+        )
+        retrained = federation.train(request.retain)
+        moved = step(jax.random.key(0), each.trained, request).params
+        errors.append(
+          [distance(each.trained, retrained), distance(moved, retrained)]
+        )
+      noop, newton = np.transpose(errors)
+      row["no-op"].append(noop[0])
+      row["Newton"].append(newton[0])
+      row["reduction"].append(noop[0] / newton[0])
+      for name, values in (("no-op", noop), ("Newton", newton)):
+        slope = np.polyfit(np.log(_FRACTIONS), np.log(values), 1)[0]
+        row[f"order {name}"].append(slope)
+
+  def off(name, order):
+    slopes = np.concatenate([row[f"order {name}"] for row in rows.values()])
+    return float(np.abs(slopes - order).max())
+
+  return [
+    claim("2a", "distance to retraining, no-op / one Newton step, least", ">=",
+     100, min(float(np.min(row["reduction"])) for row in rows.values())),
+    claim("2b", "order of the no-op's distance, furthest from 1", "<=", 0.3,
+     off("no-op", 1)),
+    claim("2c", "order of Newton's distance, furthest from 2", "<=", 0.3,
+     off("Newton", 2)),
+  ], table(
+    "Claim 2: distance to retraining, and its order in the share removed", rows
+  )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Deleting training records from an image classifier."""

@@ -1,0 +1,1 @@
+"""Certified deletion among clients that train without a server."""

@@ -1,0 +1,1 @@
+"""Forgetting a feature at one of several clients."""

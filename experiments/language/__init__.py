@@ -1,0 +1,1 @@
+"""Making a language model forget facts."""

@@ -1,0 +1,1 @@
+"""Certified releases of a run: their account, ledger and records."""

@@ -1,0 +1,1 @@
+"""What all experiments share: one runner, and the folder of a run."""

@@ -1,0 +1,1 @@
+"""Everything that a certified run says, checked again."""

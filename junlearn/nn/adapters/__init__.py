@@ -1,0 +1,1 @@
+"""Low-rank adapters of any dense layers, and their published files."""

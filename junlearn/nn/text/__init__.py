@@ -1,0 +1,1 @@
+"""Decoders of text, and the folders that published checkpoints come in."""

@@ -1,0 +1,1 @@
+"""Members, shards and processes: one program on many devices."""

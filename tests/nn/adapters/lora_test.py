@@ -1,0 +1,428 @@
+"""Adapters against merged weights, dense gradients and NumPy."""
+
+import functools
+from types import SimpleNamespace
+
+import jax
+import jax.extend
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen, traverse_util
+from scipy import stats
+
+from junlearn import loop
+from junlearn.descent import descend
+from junlearn.loss import cross_entropy
+from junlearn.model import from_linen
+from junlearn.nn import CNN, MLP, ResNet
+from junlearn.nn.adapters import lora
+from junlearn.nn.text import transformer
+from junlearn.objective import weighted
+from junlearn.transform import Request
+from tests.nn.nets import CLASSES, HIDDEN, LAYERS, WIDTH, Stack
+
+KEY = jax.random.key(0)
+ALPHA, RANK = 6.0, 2
+IMAGES = (2, 8, 8, 1)
+
+# Module, shape of the inputs, pattern, modules that it finds.
+NETS = {
+  "mlp": (MLP(CLASSES, (6, 9)), (4, 7), "Dense_[01]", 2),
+  "cnn": (CNN(CLASSES, (4,), 6), IMAGES, "", 2),
+  "resnet": (ResNet(CLASSES, (1,), 4), IMAGES, "Dense_0", 1),
+  "dense": (linen.Dense(CLASSES), (4, 7), "", 1),
+  "stacked": (Stack(), (4, WIDTH), "layers/(up|down)", 2),
+  "remat": (Stack(remat=True), (4, WIDTH), "up|head", 2),
+  "unrolled": (Stack(scan=False), (4, WIDTH), "layers_[02]/up", 2),
+}
+
+
+def normal(seed, *shape):
+  return jax.random.normal(jax.random.key(seed), shape, jnp.float32)
+
+
+@functools.cache
+def setting(name):
+  """A model and its adapted form; params with fresh adapters; inputs."""
+  module, shape, pattern, _ = NETS[name]
+  model, inputs = from_linen(module), normal(1, *shape)
+  params = model.init(KEY, inputs[:1])
+  return SimpleNamespace(
+    model=model,
+    adapted=lora.adapt_model(model, alpha=ALPHA),
+    params=params,
+    fresh=lora.attach(KEY, params, pattern, rank=RANK),
+    inputs=inputs,
+  )
+
+
+def drawn(params, seed=2):
+  """The params with all factors drawn at random, b included."""
+  base, adapters = lora.split(params)
+  leaves, structure = jax.tree.flatten(adapters)
+  keys = jax.random.split(jax.random.key(seed), len(leaves))
+  leaves = [
+    jax.random.normal(key, leaf.shape, leaf.dtype) / 4
+    for key, leaf in zip(keys, leaves, strict=True)
+  ]
+  return {**base, "lora": jax.tree.unflatten(structure, leaves)}
+
+
+def assert_equal(left, right):
+  jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def assert_close(left, right, **tolerance):
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, **tolerance), left, right
+  )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def outputs(model, params, inputs, key=None):
+  return model.apply(params, inputs, key)[0]
+
+
+def energy(model, params, inputs):
+  return jnp.sum(jnp.sin(outputs(model, params, inputs)))
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_fresh_adapters_change_nothing_and_dropping_restores_all(name):
+  s = setting(name)
+  expected = outputs(s.model, s.params, s.inputs)
+  assert_equal(outputs(s.adapted, s.fresh, s.inputs), expected)
+  assert_equal(outputs(s.adapted, s.params, s.inputs), expected)  # has none
+  changed = drawn(s.fresh)
+  assert np.abs(outputs(s.adapted, changed, s.inputs) - expected).max() > 0.01
+  assert_equal(outputs(s.model, changed, s.inputs), expected)  # not adapted
+  assert jax.tree.structure(lora.drop(changed)) == jax.tree.structure(s.params)
+  assert_equal(lora.drop(changed), s.params)
+
+
+# Its head is that of the other image net, and it compiles for long.
+@pytest.mark.parametrize("name", [n for n in NETS if n != "resnet"])
+def test_outputs_and_gradients_are_those_of_merged_weights(name, x64):
+  del x64
+  s = setting(name)
+  params, inputs = jax.tree.map(
+    lambda leaf: leaf.astype(float), (drawn(s.fresh), s.inputs)
+  )
+  gradient = jax.jit(jax.value_and_grad(energy, argnums=1), static_argnums=0)
+  value, found = gradient(s.adapted, params, inputs)
+  merged = lora.merge(params, alpha=ALPHA)
+  expected, dense = gradient(s.model, merged, inputs)
+  np.testing.assert_allclose(value, expected, rtol=1e-12)
+  scale = ALPHA / RANK
+  dense = traverse_util.flatten_dict(dense["params"])
+  factors = traverse_util.flatten_dict(params["lora"])
+  paths = [path[:-1] for path in factors if path[-1] == "a"]
+  assert len(paths) == NETS[name][-1]
+  for path in paths:
+    full = dense[*path, "kernel"]
+    expected = {
+      "a": scale * full @ factors[*path, "b"].mT,
+      "b": scale * factors[*path, "a"].mT @ full,
+    }
+    got = functools.reduce(lambda tree, part: tree[part], path, found["lora"])
+    assert_close(got, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_merge_and_unmerge_against_numpy(dtype):
+  s = setting("stacked")
+  params = jax.tree.map(lambda leaf: leaf.astype(dtype), drawn(s.fresh))
+  merged = lora.merge(params, alpha=ALPHA)
+  for module in ("up", "down"):
+    own = params["params"]["layers"][module]
+    factors = params["lora"]["layers"][module]
+    kernel, a, b = (
+      np.asarray(leaf, np.float64)
+      for leaf in (own["kernel"], factors["a"], factors["b"])
+    )
+    exact = [kernel[i] + 3.0 * (a[i] @ b[i]) for i in range(LAYERS)]
+    expected = jnp.asarray(np.float32(exact)).astype(dtype)
+    found = merged["params"]["layers"][module]
+    assert found["kernel"].dtype == dtype
+    if dtype == "bfloat16":  # rounded once, at the end
+      assert jnp.mean(found["kernel"] == expected) > 0.99
+    np.testing.assert_allclose(
+      np.float32(found["kernel"]),
+      np.float32(expected),
+      rtol=1e-5 if dtype == "float32" else 2**-7,
+      atol=1e-6,
+    )
+    assert_equal(found["bias"], own["bias"])
+  assert_equal(merged["params"]["head"], params["params"]["head"])
+  back = lora.unmerge(merged, lora.split(params)[1], alpha=ALPHA)
+  assert jax.tree.structure(back) == jax.tree.structure(params)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(
+      np.float32(a), np.float32(b), atol=1e-6 if dtype == "float32" else 0.02
+    ),
+    back,
+    params,
+  )
+
+
+def test_dtypes_are_kept():
+  half = jnp.bfloat16
+  module = Stack(param_dtype=half)
+  model, inputs = from_linen(module), normal(1, 4, WIDTH).astype(half)
+  params = model.init(KEY, inputs)
+  for dtype in (None, jnp.float32):
+    fresh = lora.attach(KEY, params, "layers", rank=RANK, dtype=dtype)
+    leaves = jax.tree.leaves(fresh["lora"])
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype(dtype or half)}
+    adapted = lora.adapt_model(model, alpha=ALPHA)
+    assert_equal(
+      outputs(adapted, fresh, inputs), outputs(model, params, inputs)
+    )
+    changed = drawn(fresh)
+    found = outputs(adapted, changed, inputs)
+    expected = outputs(model, lora.merge(changed, alpha=ALPHA), inputs)
+    assert found.dtype == expected.dtype == half
+    np.testing.assert_allclose(
+      found.astype(jnp.float32), expected.astype(jnp.float32), atol=0.1
+    )
+
+
+def shapes(jaxpr):
+  """Shapes of everything that a program computes, in its inner ones too."""
+  for equation in jaxpr.eqns:
+    yield from (v.aval.shape for v in equation.outvars)
+    for inner in jax.extend.core.jaxprs_in_params(equation.params):
+      yield from shapes(inner)
+
+
+@pytest.mark.parametrize("name", ["stacked", "remat", "unrolled"])
+@pytest.mark.parametrize("train", [False, True])
+def test_nothing_of_the_shape_of_a_kernel_is_computed(name, train):
+  s = setting(name)
+  base, adapters = lora.split(drawn(s.fresh))
+  key = KEY if train else None
+  large = {
+    (*layers, *sides)
+    for layers in ((), (LAYERS,))
+    for sides in ((WIDTH, HIDDEN), (HIDDEN, WIDTH))
+  }
+
+  def computed(function, argument):
+    return set(shapes(jax.make_jaxpr(function)(argument).jaxpr))
+
+  def adapted(adapters):
+    params = {**base, "lora": adapters}
+    return jnp.sum(outputs(s.adapted, params, s.inputs, key))
+
+  assert not computed(adapted, adapters) & large
+  assert not computed(jax.grad(adapted), adapters) & large
+
+  # The search does find such things where they are.
+  def merged(adapters):
+    params = lora.merge({**base, "lora": adapters}, alpha=ALPHA)
+    return jnp.sum(outputs(s.model, params, s.inputs, key))
+
+  def full(params):
+    return jnp.sum(outputs(s.model, params, s.inputs, key))
+
+  assert computed(merged, adapters) & large
+  assert computed(jax.grad(full), base) & large
+
+
+def test_many_adapters_are_mapped_over_one_model():
+  s = setting("stacked")
+  base, _ = lora.split(s.fresh)
+  each = [drawn(s.fresh, seed)["lora"] for seed in (3, 4, 5)]
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+  mapped = jax.jit(
+    jax.vmap(
+      functools.partial(outputs, s.adapted),
+      ({"params": None, "lora": 0}, None),
+    )
+  )
+  found = mapped({**base, "lora": stacked}, s.inputs)
+  for row, adapters in zip(found, each, strict=True):
+    expected = outputs(s.adapted, {**base, "lora": adapters}, s.inputs)
+    np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_compiled_programs_are_not_mixed_up():
+  s = setting("mlp")
+  params = drawn(s.fresh)
+  compiled = jax.jit(functools.partial(outputs, s.model))
+  adapted = {a: lora.adapt(compiled, alpha=a) for a in (1.0, 2.0)}
+  for _ in range(2):
+    assert_equal(compiled(params, s.inputs), compiled(s.params, s.inputs))
+    for alpha, function in adapted.items():
+      np.testing.assert_allclose(
+        function(params, s.inputs),
+        outputs(s.model, lora.merge(params, alpha=alpha), s.inputs),
+        rtol=1e-5,
+      )
+
+
+def test_a_decoder_is_adapted_step_by_step():
+  config = transformer.Config(
+    vocab_size=13,
+    hidden_size=8,
+    intermediate_size=12,
+    num_layers=2,
+    num_heads=2,
+    num_kv_heads=1,
+  )
+  tokens = jnp.arange(6).reshape(2, 3)
+  model, decoder = transformer.model(config), transformer.decoder(config)
+  params = lora.attach(KEY, model.init(KEY, tokens), "self_attn|mlp", rank=RANK)
+  assert lora.num_free(params) == 2 * RANK * sum(
+    sum(kernel.shape[1:]) for kernel in lora.kernels(params).values()
+  )
+  params = drawn(params)
+  step = jax.jit(lora.adapt(decoder.step, alpha=ALPHA))
+  cache, found = decoder.init(params, 2, 3), []
+  for column in range(3):
+    logits, cache = step(params, tokens[:, column, None], cache)
+    found.append(logits[:, 0])
+  expected = outputs(model, lora.merge(params, alpha=ALPHA), tokens)
+  np.testing.assert_allclose(
+    jnp.stack(found, axis=1), expected, rtol=1e-4, atol=1e-4
+  )
+
+
+def test_training_mode_refreshes_statistics_and_keeps_adapters():
+  s = setting("resnet")
+  params = drawn(s.fresh)
+  _, found = s.adapted.apply(params, s.inputs, KEY)
+  _, expected = s.model.apply(s.params, s.inputs, KEY)
+  assert_equal(lora.drop(found), expected)
+  assert_equal(found["lora"], params["lora"])
+
+
+def test_fresh_factors_are_gaussian():
+  kernels = {
+    "one": {"kernel": jnp.zeros((400, 30))},
+    "two": {"kernel": jnp.zeros((400, 30))},
+    "many": {"kernel": jnp.zeros((2, 100, 60))},
+  }
+  params = {"params": kernels}
+  adapters = lora.attach(KEY, params, "", rank=20)["lora"]
+  for module, inputs in (("one", 400), ("many", 100)):
+    a, b = adapters[module]["a"], adapters[module]["b"]
+    np.testing.assert_array_equal(b, 0)
+    for scale, accepted in ((1.0, True), (0.9, False), (1.1, False)):
+      normalised = np.ravel(a) * np.sqrt(inputs) / scale
+      assert (stats.kstest(normalised, "norm").pvalue > 0.01) == accepted
+  firsts = [adapters["one"]["a"], adapters["two"]["a"]]
+  firsts += [adapters["many"]["a"][i] for i in range(2)]
+  assert len({float(a[0, 0]) for a in firsts}) == 4
+  alone = lora.attach(KEY, params, "two", rank=20)["lora"]
+  assert_equal(alone, {"two": adapters["two"]})
+
+
+def test_only_adapters_are_free():
+  s = setting("stacked")
+  view, params = lora.view(), drawn(s.fresh)
+  free, fixed = view.split(params)
+  assert_equal(view.merge(free, fixed), params)
+  other = jax.tree.map(jnp.ones_like, free)
+  assert_equal(view.split(view.merge(other, fixed)), (other, fixed))
+  numbers = LAYERS * RANK * 2 * (WIDTH + HIDDEN)
+  assert lora.num_free(params) == numbers
+  state = optax.adam(0.1).init(free)
+  sizes = [leaf.size for leaf in jax.tree.leaves(state)]
+  assert sum(sizes) == 2 * numbers + 1  # two moments and a count
+
+
+def unlearn(model, optimizer=None, **kwargs):
+  return descend(
+    weighted(cross_entropy(model), forget=-1.0, retain=1.0),
+    optimizer or optax.sgd(0.1, momentum=0.9),
+    num_steps=3,
+    batch_size=2,
+    view=lora.view(),
+    **kwargs,
+  )
+
+
+def request(s):
+  labels = jnp.arange(4) % CLASSES
+  examples = {"input": s.inputs, "label": labels, "id": jnp.arange(4)}
+  half = lambda rows: jax.tree.map(lambda leaf: leaf[rows], examples)  # noqa: E731
+  return Request(half(slice(2)), half(slice(2, 4)))
+
+
+def test_descent_moves_adapters_alone_and_in_both_loops():
+  s = setting("stacked")
+  result = unlearn(s.adapted)(KEY, s.fresh, request(s))
+  assert result.info["finite"]
+  norms = result.info["steps"]["gradient_norm"]
+  assert norms.shape == (3,) and (norms > 0).all()
+  assert_equal(lora.drop(result.params), s.params)
+  moved = jax.tree.map(
+    lambda a, b: bool(jnp.any(a != b)), result.params["lora"], s.fresh["lora"]
+  )
+  assert all(jax.tree.leaves(moved))
+  hosted = unlearn(s.adapted, loop=loop.host())(KEY, s.fresh, request(s))
+  assert_close(hosted.params, result.params, rtol=1e-5, atol=1e-6)
+
+
+def test_adapters_that_the_model_leaves_out_are_an_error():
+  s = setting("stacked")
+  result = unlearn(s.model)(KEY, s.fresh, request(s))
+  assert not result.info["finite"]
+  assert np.isnan(result.info["steps"]["gradient_norm"]).all()
+  with pytest.raises(loop.NonFiniteError, match="is the model adapted"):
+    unlearn(s.model, loop=loop.host())(KEY, s.fresh, request(s))
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"params": {"kernel": 1}}, "a dict with the key 'params'"),
+    ({"params": setting("mlp").fresh}, "have adapters; merge or drop them"),
+    ({"pattern": "("}, r"pattern '\(' is not a regular expression"),
+    (
+      {"pattern": "q_proj"},
+      r"'q_proj' finds no dense kernel; there are: Dense_0, Dense_1, Dense_2\.",
+    ),
+    (
+      {"pattern": "Conv", "params": setting("cnn").params},
+      "'Conv' finds no dense kernel; there are: Dense_0, Dense_1",
+    ),
+    ({"rank": 0}, "rank is 0; it must be from 1 to 6, .* of 'Dense_0'"),
+    ({"rank": 7}, "rank is 7; it must be from 1 to 6, .* of 'Dense_0'"),
+  ],
+  ids=lambda value: None if isinstance(value, dict) else value[:20],
+)
+def test_attach_refuses(change, message):
+  arguments = {"params": setting("mlp").params, "pattern": "", "rank": 1}
+  arguments |= change
+  with pytest.raises(ValueError, match=message):
+    lora.attach(
+      KEY, arguments["params"], arguments["pattern"], rank=arguments["rank"]
+    )
+
+
+@pytest.mark.parametrize(
+  "function",
+  [
+    lora.split,
+    lora.drop,
+    lora.num_free,
+    functools.partial(lora.merge, alpha=1.0),
+    lora.view().split,
+  ],
+  ids=["split", "drop", "num_free", "merge", "view"],
+)
+def test_params_without_adapters_are_refused(function):
+  with pytest.raises(ValueError, match="no adapters; attach gives them some"):
+    function(setting("mlp").params)
+
+
+def test_adapters_of_what_is_no_dense_are_refused():
+  model = from_linen(linen.MultiHeadDotProductAttention(num_heads=2))
+  inputs = normal(1, 3, 4, 6)
+  params = lora.attach(KEY, model.init(KEY, inputs), "query", rank=2)
+  with pytest.raises(ValueError, match="'query' has adapters, but is a DenseG"):
+    outputs(lora.adapt_model(model, alpha=1.0), params, inputs)
