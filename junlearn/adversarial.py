@@ -5,14 +5,15 @@ UNlearning", arXiv 2503.00917, and its released l2 attack.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from junlearn import tree
+from junlearn import tree, validate
 from junlearn.model import Model
+from junlearn.typing import Examples, Key, Params
 
 
 class Adversarial(NamedTuple):
@@ -51,7 +52,7 @@ def nearest_adversarial(
   warm_start: bool = True,
   batch_size: int = 128,
   box: tuple[float, float] = (0.0, 1.0),
-) -> Callable[[Any, Any], Adversarial]:
+) -> Callable[[Params, Examples], Adversarial]:
   """Projected gradient ascent in a growing l2 ball, stopped at the first flip.
 
       delta <- delta + (epsilon / 10) g / |g|,  g = grad_x l(f(x + delta), y)
@@ -82,23 +83,11 @@ def nearest_adversarial(
   Raises:
     ValueError: if a number is out of range.
   """
-  for name, value, least in (
-    ("num_steps", num_steps, 1),
-    ("max_doublings", max_doublings, 0),
-    ("batch_size", batch_size, 1),
-  ):
-    if value < least:
-      raise ValueError(
-        f"nearest_adversarial: {name} is {value}; it must be at least {least}."
-      )
-  if not epsilon > 0:
-    raise ValueError(
-      f"nearest_adversarial: epsilon is {epsilon}; it must be above 0."
-    )
+  validate.positive(epsilon=epsilon)
+  validate.at_least(1, num_steps=num_steps, batch_size=batch_size)
+  validate.at_least(0, max_doublings=max_doublings)
   if not box[0] < box[1]:
-    raise ValueError(
-      f"nearest_adversarial: box is {box}; its first value must be the smaller."
-    )
+    raise ValueError(f"box is {box}; its first value must be the smaller.")
 
   limit = num_steps * (max_doublings + 1)
 
@@ -188,7 +177,7 @@ def nearest_adversarial(
 
 
 def random_direction(
-  key: jax.Array,
+  key: Key,
   inputs: jax.Array,
   distance: jax.Array,
   *,

@@ -6,17 +6,17 @@ same batches and an interrupted run continues with the ones it would have had.
 
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from junlearn import tree
+from junlearn.typing import Examples, Key
 
 
 @functools.partial(jax.jit, static_argnames=("num_steps", "batch_size"))
 def indices(
-  key: jax.Array, examples: Any, *, num_steps: int, batch_size: int
+  key: Key, examples: Examples, *, num_steps: int, batch_size: int
 ) -> jax.Array:
   """Row numbers `[num_steps, batch_size]` by random reshuffling.
 

@@ -1,32 +1,35 @@
-"""Iterated methods: an objective, an optimiser, a view and a loop.
+"""Iterated methods: an objective, an optimizer, a view and a loop.
 
 A `Descent` is a pair like optax's, over whole steps; `run` makes a transform
 of it. Everything but the loop is pure, so one descent is scanned, looped from
 Python, or mapped over a population without being written again.
 """
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, Required, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from junlearn import batch as batches
-from junlearn import tree
-from junlearn.loop import Loop, scan
+from junlearn import tree, validate
+from junlearn.early_stopping import Init, StopRule, stopping
+from junlearn.loop import Loop, Step, scan
 from junlearn.objective import Objective
-from junlearn.parallel.across import AXES, Backend, across, share
+from junlearn.parallel.across import AXES, Backend, across, data_parallel
 from junlearn.parallel.sharding import Layout, beside, replicated
 from junlearn.transform import Request, Result, Transform, stage_key
+from junlearn.typing import Params, PyTree
 from junlearn.view import View, full
+
+Placement = Layout | Literal["replicated"] | None
 
 
 class State(NamedTuple):
-  """What a step changes: the params and the optimiser's state."""
+  """What a step changes: the params and the optimizer's state."""
 
-  params: Any
-  optimizer: Any
+  params: Params
+  optimizer: PyTree
 
 
 class Descent(NamedTuple):
@@ -38,8 +41,39 @@ class Descent(NamedTuple):
     step: `(state, x, (request, reference)) -> (state, info)`.
   """
 
-  init: Callable[[jax.Array, Any, Request], tuple[State, Any]]
-  step: Callable[[State, Any, tuple[Request, Any]], tuple[State, Any]]
+  init: Init
+  step: Step
+
+
+class DescentOptions(TypedDict, total=False):
+  """The options of `gradient_descent`, for all that build on it.
+
+  num_steps: steps, at least 0; 0 leaves the params as they are.
+  batch_size: rows of each part of the request a step, at least 1.
+  view: which leaves are free; None means `view.full()`.
+  microbatches: pieces that a batch is divided into, one after the other in
+    memory; at least 1, the default.
+  layout: where params and batches lie: None, as given; "replicated" on every
+    local device; or divided over the mesh of a `sharding.Layout`.
+  stop: the goal at which the descent stops, which in the infos then adds `now`,
+    `first`, `taken` and `stopped` (see `early_stopping`); None takes all steps.
+  """
+
+  num_steps: Required[int]
+  batch_size: Required[int]
+  view: View | None
+  microbatches: int
+  layout: Placement
+  stop: StopRule | None
+
+
+class DescendOptions(DescentOptions, total=False):
+  """The options of `descend`: those of `gradient_descent` and `loop`.
+
+  loop: how steps are repeated; None means `loop.scan()`.
+  """
+
+  loop: Loop | None
 
 
 def gradient_descent(
@@ -50,7 +84,8 @@ def gradient_descent(
   batch_size: int,
   view: View | None = None,
   microbatches: int = 1,
-  layout: Layout | Literal["replicated"] | None = None,
+  layout: Placement = None,
+  stop: StopRule | None = None,
 ) -> Descent:
   """Stochastic descent of an objective along the free leaves of a view.
 
@@ -58,7 +93,7 @@ def gradient_descent(
   `batch.indices`); the steps' keys and batches depend on the key alone.
 
   Args:
-    objective: what to minimise.
+    objective: what to minimize.
     optimizer: any optax transformation.
     num_steps: steps, at least 0; 0 leaves the params as they are.
     batch_size: rows of each part a step, at least 1.
@@ -68,8 +103,10 @@ def gradient_descent(
       memory; at least 1.
     layout: where params and batches lie. None: as given, on one device.
       "replicated": the params on every local device, each of which takes its
-      share of a batch (`jax.pmap`). A `sharding.Layout`: params, optimiser
+      part of a batch (`jax.pmap`). A `sharding.Layout`: params, optimizer
       state and batches are divided over its mesh.
+    stop: the goal at which the descent freezes, see `early_stopping`; None
+      takes all steps.
 
   Guarantees:
     Up to rounding, a step is the same for any `microbatches` and `layout` if
@@ -83,21 +120,17 @@ def gradient_descent(
     ValueError: if `num_steps`, `batch_size` or `microbatches` is out of range,
       or the batch does not divide evenly; if the layout is unknown.
   """
-  if num_steps < 0:
-    raise ValueError(f"num_steps is {num_steps}; it must be at least 0.")
-  if batch_size < 1:
-    raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
-  if microbatches < 1:
-    raise ValueError(f"microbatches is {microbatches}; it must be at least 1.")
+  validate.at_least(0, num_steps=num_steps)
+  validate.at_least(1, batch_size=batch_size, microbatches=microbatches)
   view = view or full()
   home = _home(layout)
-  shares = home.shares if home else 1
+  shards = home.shards if home else 1
   place = home.place if home else lambda state: state
-  if batch_size % (microbatches * shares):
+  if batch_size % (microbatches * shards):
     raise ValueError(
       f"batch_size is {batch_size}; it must be a multiple of "
-      f"{microbatches * shares} ({microbatches} microbatches, {shares} devices "
-      "that share a batch)."
+      f"{microbatches * shards} ({microbatches} microbatches, {shards} devices "
+      "that divide a batch)."
     )
 
   def init(key, params, request):
@@ -138,7 +171,7 @@ def gradient_descent(
   if microbatches > 1:
     gradients = _one_by_one(gradients, microbatches)
   if layout == "replicated":
-    gradients = _side_by_side(gradients, shares, view)
+    gradients = _side_by_side(gradients, shards, view)
 
   def step(state, x, data):
     # At both ends, so that neither a loop's carry nor its result moves.
@@ -152,6 +185,8 @@ def gradient_descent(
     params = view.merge(optax.apply_updates(free, updates), fixed)
     return place(State(params, optimizer_state)), info
 
+  if stop is not None:
+    return Descent(*stopping(init, step, stop))
   return Descent(init, step)
 
 
@@ -219,11 +254,11 @@ def _side_by_side(gradients, devices, view):
     params = full().merge(weights, jax.tree.map(mean_state, state))
     return jax.lax.pmean(found, AXES[0]), view.split(params)[1]
 
-  return share(mean)
+  return data_parallel(mean)
 
 
 def population(
-  descent: Descent, request_axes: Any = None, *, backend: Backend = "vmap"
+  descent: Descent, request_axes: PyTree = None, *, backend: Backend = "vmap"
 ) -> Descent:
   """One member per row of the keys and params.
 
@@ -273,21 +308,15 @@ def descend(
   objective: Objective,
   optimizer: optax.GradientTransformation,
   *,
-  num_steps: int,
-  batch_size: int,
-  view: View | None = None,
-  microbatches: int = 1,
-  layout: Layout | Literal["replicated"] | None = None,
   loop: Loop | None = None,
+  **options: Unpack[DescentOptions],
 ) -> Transform:
-  """`run(gradient_descent(...), loop)`; see there for the arguments."""
-  descent = gradient_descent(
-    objective,
-    optimizer,
-    num_steps=num_steps,
-    batch_size=batch_size,
-    view=view,
-    microbatches=microbatches,
-    layout=layout,
-  )
-  return run(descent, loop)
+  """`run(gradient_descent(...), loop)`.
+
+  Args:
+    objective: what to minimize.
+    optimizer: any optax transformation.
+    loop: how steps are repeated; None means `loop.scan()`.
+    **options: of `gradient_descent`, see there.
+  """
+  return run(gradient_descent(objective, optimizer, **options), loop)

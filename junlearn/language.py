@@ -21,16 +21,20 @@ of each answer are not. Everything is computed in at least single precision.
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from junlearn import objective as objectives
+from junlearn import validate
 from junlearn.loss import Loss, OutputLoss, of_outputs
 from junlearn.model import Model
 from junlearn.objective import Objective, RelativeLoss
+from junlearn.typing import Examples, Inputs, Params, PyTree
+
+RetainLoss = Literal["nll", "kl"]
 
 
 class Decoder(NamedTuple):
@@ -42,8 +46,8 @@ class Decoder(NamedTuple):
       the next t tokens of each row; `inputs` as in examples.
   """
 
-  init: Callable[[Any, int, int], Any]
-  step: Callable[[Any, Any, Any], tuple[jax.Array, Any]]
+  init: Callable[[Params, int, int], PyTree]
+  step: Callable[[Params, Inputs, PyTree], tuple[jax.Array, PyTree]]
 
 
 class Retain(NamedTuple):
@@ -58,7 +62,7 @@ class Retain(NamedTuple):
   """
 
   weight: float = 1.0
-  loss: Literal["nll", "kl"] = "nll"
+  loss: RetainLoss = "nll"
   all_positions: bool = False
 
 
@@ -66,13 +70,13 @@ NLL = Retain()
 KL = Retain(loss="kl")
 
 
-def tokens(examples: Any) -> jax.Array:
+def tokens(examples: Examples) -> jax.Array:
   """The tokens `[n, length]` of examples, packed or not."""
   inputs = examples["input"]
   return inputs["tokens"] if isinstance(inputs, dict) else inputs
 
 
-def targets(examples: Any) -> tuple[jax.Array, jax.Array]:
+def targets(examples: Examples) -> tuple[jax.Array, jax.Array]:
   """Tokens 2 to `length` of each row and whether to predict them.
 
   Returns:
@@ -81,7 +85,7 @@ def targets(examples: Any) -> tuple[jax.Array, jax.Array]:
   return tokens(examples)[:, 1:], examples["mask"][:, 1:].astype(bool)
 
 
-def alternative(examples: Any) -> Any:
+def alternative(examples: Examples) -> Examples:
   """The examples with another answer in place of their own.
 
   Args:
@@ -111,7 +115,7 @@ def predictions(logits: jax.Array) -> jax.Array:
   return precise(logits[:, :-1])
 
 
-def token_log_probs(logits: jax.Array, examples: Any) -> jax.Array:
+def token_log_probs(logits: jax.Array, examples: Examples) -> jax.Array:
   """`s_t` of tokens 2 to `length`, `[n, length - 1]`; 0 outside the mask."""
   target, mask = targets(examples)
   logits = predictions(logits)
@@ -119,28 +123,30 @@ def token_log_probs(logits: jax.Array, examples: Any) -> jax.Array:
   return jnp.where(mask, chosen - jax.nn.logsumexp(logits, axis=-1), 0)
 
 
-def num_targets(examples: Any, dtype: Any = jnp.float32) -> jax.Array:
+def num_targets(
+  examples: Examples, dtype: jax.typing.DTypeLike = jnp.float32
+) -> jax.Array:
   """`|y|`, the tokens to predict in each row, `[n]`."""
   return jnp.sum(targets(examples)[1], axis=1).astype(dtype)
 
 
-def sequence_nll(logits: jax.Array, examples: Any) -> jax.Array:
+def sequence_nll(logits: jax.Array, examples: Examples) -> jax.Array:
   """`-S` in nats, `[n]`: minus the log-probability of the whole answer."""
   return -jnp.sum(token_log_probs(logits, examples), axis=1)
 
 
-def mean_nll(logits: jax.Array, examples: Any) -> jax.Array:
+def mean_nll(logits: jax.Array, examples: Examples) -> jax.Array:
   """`-S / |y|` in nats, `[n]`: the mean over an answer's tokens."""
   total = sequence_nll(logits, examples)
   return total / jnp.maximum(num_targets(examples, total.dtype), 1)
 
 
-def token_nll(logits: jax.Array, examples: Any) -> jax.Array:
+def token_nll(logits: jax.Array, examples: Examples) -> jax.Array:
   """`-S / mean |y|` in nats, `[n]`: see `per_token`."""
   return per_token(-token_log_probs(logits, examples), examples)
 
 
-def per_token(values: jax.Array, examples: Any) -> jax.Array:
+def per_token(values: jax.Array, examples: Examples) -> jax.Array:
   """Row sums `[n]` whose mean over the batch is the mean over its tokens.
 
       sum_t v_t / mean |y|
@@ -199,10 +205,8 @@ def with_retain(
   """
   if retain is None:
     return objective
-  if not retain.weight >= 0:
-    raise ValueError(
-      f"retain has the weight {retain.weight}; it must be at least 0."
-    )
+  validate.at_least(0, **{"retain.weight": retain.weight})
+  validate.one_of(get_args(RetainLoss), **{"retain.loss": retain.loss})
   terms = {
     "nll": lambda: objectives.weighted(
       cross_entropy(model), retain=retain.weight
@@ -211,10 +215,6 @@ def with_retain(
       kl(model, all_positions=retain.all_positions), retain=retain.weight
     ),
   }
-  if retain.loss not in terms:
-    raise ValueError(
-      f"retain has the loss {retain.loss!r}; it must be 'nll' or 'kl'."
-    )
   if retain.weight == 0:
     return objective
   return objectives.total(objective, terms[retain.loss]())
@@ -222,7 +222,7 @@ def with_retain(
 
 @functools.partial(jax.jit, static_argnames=("loss", "batch_size"))
 def losses(
-  loss: Loss, params: Any, examples: Any, *, batch_size: int = 32
+  loss: Loss, params: Params, examples: Examples, *, batch_size: int = 32
 ) -> jax.Array:
   """The loss `[n]` of each example by itself, in evaluation mode.
 
@@ -241,8 +241,8 @@ def losses(
 
 
 def with_reference(
-  loss: Loss, params: Any, examples: Any, *, batch_size: int = 32
-) -> Any:
+  loss: Loss, params: Params, examples: Examples, *, batch_size: int = 32
+) -> Examples:
   """The examples with `reference` `[n]`, their `losses` at the given params.
 
   What an objective needs of the model that it started from is so computed

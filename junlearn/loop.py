@@ -6,7 +6,8 @@
 `xs` has the steps on axis 0, `data` is the same for all steps, `infos` are the
 steps' infos stacked. Both loops give the same result up to rounding. A carry
 with a true attribute `stopped` says that further steps would change nothing
-and repeat the last info (see `until`); `host` then spares itself their calls.
+and repeat the last info (see `early_stopping`); `host` then spares itself their
+calls.
 """
 
 import functools
@@ -17,10 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from junlearn import tree
+from junlearn import tree, validate
+from junlearn.typing import Info, PyTree
 
-Step = Callable[[Any, Any, Any], tuple[Any, Any]]
-Loop = Callable[[Step, Any, Any, Any], tuple[Any, Any]]
+Step = Callable[[Any, Any, Any], tuple[Any, Info]]
+Loop = Callable[[Step, Any, Any, Any], tuple[Any, Info]]
 
 _TRACED = "host: cannot run under jit, vmap or pmap; use scan()."
 
@@ -32,10 +34,10 @@ class NonFiniteError(ArithmeticError):
 class Checkpoint(Protocol):
   """Where `host` keeps its progress."""
 
-  def restore(self, carry: Any, infos: Any) -> tuple[int, Any, Any]:
+  def restore(self, carry: Any, infos: Info) -> tuple[int, Any, Any]:
     """Steps done, carry and infos; `(0, carry, infos)` at a fresh start."""
 
-  def save(self, step: int, carry: Any, infos: Any) -> None:
+  def save(self, step: int, carry: Any, infos: Info) -> None:
     """Keeps the state after `step` steps, replacing what was kept."""
 
 
@@ -62,7 +64,7 @@ def _scanned(step: Step):
   return jax.jit(functools.partial(_scan, step))
 
 
-def _is_traced(values: Any) -> bool:
+def _is_traced(values: PyTree) -> bool:
   return any(
     isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values)
   )
@@ -81,7 +83,7 @@ def _compiled(step: Step):
 def host(
   *,
   every: int = 50,
-  watch: Callable[[int, int, Any, Any], None] | None = None,
+  watch: Callable[[int, int, Any, Info], None] | None = None,
   checkpoint: Checkpoint | None = None,
   compiled: bool = True,
 ) -> Loop:
@@ -94,17 +96,16 @@ def host(
       are NumPy arrays whose rows are filled up to the steps done.
     checkpoint: restored from at the start and saved to; the continued run
       takes the same steps as an uninterrupted one.
-    compiled: whether to jit the step. False for members that talk over several
-      processes (`across` by "pmap"), whose step is a program already; it then
-      takes its first step twice, to see what its info is.
+    compiled: whether to jit the step. False for members that communicate over
+      several processes (`across` by "pmap"), whose step is a program already;
+      it then takes its first step twice, to see what its info is.
 
   Raises:
     ValueError: if `every` is below 1; when applied inside jit, vmap or pmap.
     NonFiniteError: at the first look after a non-finite info; what was
       checkpointed before stays.
   """
-  if every < 1:
-    raise ValueError(f"host: every is {every}; it must be at least 1.")
+  validate.at_least(1, every=every)
 
   def loop(step, carry, xs, data):
     if _is_traced((carry, xs, data)):

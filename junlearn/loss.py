@@ -7,18 +7,18 @@ refreshed batch statistics. Means are taken in `objective`, in one place.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import optax
 
 from junlearn.model import Model
+from junlearn.typing import Examples, Params
 
-Loss = Callable[..., tuple[jax.Array, Any]]
-OutputLoss = Callable[[jax.Array, Any], jax.Array]
+Loss = Callable[..., tuple[jax.Array, Params]]
+OutputLoss = Callable[[jax.Array, Examples], jax.Array]
 
 
-def softmax_cross_entropy(logits: jax.Array, examples: Any) -> jax.Array:
+def softmax_cross_entropy(logits: jax.Array, examples: Examples) -> jax.Array:
   """`l = logsumexp(z) - z_y` in nats: convex in the logits.
 
   Args:

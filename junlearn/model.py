@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from flax import linen, nnx
 
 from junlearn import tree
+from junlearn.typing import Inputs, Key, Outputs, Params
 
 _TRAIN_ARGUMENTS = ("train", "training")
 _EVAL_ARGUMENTS = ("deterministic", "use_running_average")
@@ -34,13 +35,13 @@ class Model(NamedTuple):
       batch statistics.
   """
 
-  init: Callable[..., Any]
-  apply: Callable[..., tuple[Any, Any]]
+  init: Callable[[Key, Inputs], Params]
+  apply: Callable[..., tuple[Outputs, Params]]
 
 
 def from_function(
-  apply: Callable[[Any, Any], Any],
-  init: Callable[[jax.Array, Any], Any] | None = None,
+  apply: Callable[[Params, Inputs], Outputs],
+  init: Callable[[Key, Inputs], Params] | None = None,
 ) -> Model:
   """A model from `apply(params, inputs) -> outputs`, deterministic.
 
@@ -60,7 +61,7 @@ def from_function(
   )
 
 
-def from_linen(module: Any) -> Model:
+def from_linen(module: linen.Module) -> Model:
   """A model from a `flax.linen` module.
 
   The params are the module's variables, `{"params": ..., "batch_stats": ...}`.
@@ -73,7 +74,7 @@ def from_linen(module: Any) -> Model:
   """
   arguments = inspect.signature(type(module).__call__).parameters
 
-  def mode(train: bool) -> dict[str, bool]:
+  def mode(train: bool) -> dict[str, Any]:
     switches = {name: train for name in _TRAIN_ARGUMENTS if name in arguments}
     for name in _EVAL_ARGUMENTS:
       if name in arguments:
@@ -110,9 +111,13 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
   Args:
     make: builds the module, e.g. `lambda rngs: Net(10, rngs=rngs)`.
   """
-  parts = (nnx.Param, nnx.RngState, ...)
+
+  def split(module):
+    _, *parts = nnx.split(module, nnx.Param, nnx.RngState, ...)
+    return parts
+
   module = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
-  _, weights, streams, state = nnx.split(module, *parts)
+  weights, streams, state = split(module)
   graphs = {}
   for train in (True, False):
     (module.train if train else module.eval)()
@@ -133,7 +138,7 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
 
   def init(key, inputs):
     del inputs  # nnx modules know their shapes
-    _, weights, _, state = nnx.split(make(nnx.Rngs(key)), *parts)
+    weights, _, state = split(make(nnx.Rngs(key)))
     return {
       "params": nnx.to_pure_dict(weights),
       "state": nnx.to_pure_dict(state),
@@ -150,7 +155,7 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
     outputs = module(inputs)
     if not train:
       return outputs, params
-    _, _, _, updated = nnx.split(module, *parts)
+    _, _, updated = split(module)
     return outputs, {**params, "state": nnx.to_pure_dict(updated)}
 
   return Model(init, apply)
@@ -160,7 +165,7 @@ def freeze_statistics(model: Model) -> Model:
   """The model in evaluation mode even while it is trained.
 
   Batch statistics stay as they are and dropout is off; small or adversarial
-  training sets then cannot shift the normalisation of all other inputs.
+  training sets then cannot shift the normalization of all other inputs.
   """
   return model._replace(
     apply=lambda params, inputs, key=None: model.apply(params, inputs)

@@ -1,4 +1,4 @@
-"""What a descent minimises.
+"""What a descent minimizes.
 
     Objective: (params, batch: Request, *, reference, key)
                -> (loss, (params, terms))
@@ -8,23 +8,24 @@ The returned params carry refreshed batch statistics.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from junlearn import validate
 from junlearn.loss import Loss
 from junlearn.transform import Request, stage_key
+from junlearn.typing import Examples, Params
 
-Objective = Callable[..., tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]]
+Objective = Callable[..., tuple[jax.Array, tuple[Params, dict[str, jax.Array]]]]
 
 # A loss that also reads what the descent began with:
 # (params, reference, examples, key=None) -> ([n] losses, params).
-RelativeLoss = Callable[..., tuple[jax.Array, Any]]
+RelativeLoss = Callable[..., tuple[jax.Array, Params]]
 
 
-def mean(losses: jax.Array, examples: Any) -> jax.Array:
+def mean(losses: jax.Array, examples: Examples) -> jax.Array:
   """Mean of `[n]` losses over the examples present (`weight` 1, not 0).
 
   Raises:
@@ -45,9 +46,9 @@ def risk(
   loss: Loss,
   *,
   l2: float,
-  scale: Callable[[Any], jax.Array | float] = lambda examples: 1.0,
-) -> Callable[[Any, Any], jax.Array]:
-  """The regularised empirical risk, `(params, examples) -> scalar`.
+  scale: Callable[[Examples], jax.Array | float] = lambda examples: 1.0,
+) -> Callable[[Params, Examples], jax.Array]:
+  """The regularized empirical risk, `(params, examples) -> scalar`.
 
       F(theta) = s mean_x loss(theta, x) + (l2 / 2) |theta|^2
 
@@ -60,10 +61,9 @@ def risk(
     scale: `examples -> s`, at least 0.
 
   Raises:
-    ValueError: if `l2` is negative.
+    ValueError: if `l2` is out of range.
   """
-  if not l2 >= 0:
-    raise ValueError(f"l2 is {l2}; it must be at least 0.")
+  validate.at_least(0, l2=l2)
 
   def value(params, examples):
     losses, _ = loss(params, examples)
@@ -114,7 +114,8 @@ def relative(loss: RelativeLoss, **weights: float) -> Objective:
     )
 
   def objective(params, batch, *, reference, key):
-    value, terms = 0.0, {}
+    value: jax.Array | float = 0.0
+    terms: dict[str, jax.Array] = {}
     for part, weight in weights.items():
       examples = getattr(batch, part)
       if examples is None:
@@ -140,7 +141,8 @@ def total(*objectives: Objective) -> Objective:
     raise ValueError("total: no objectives were given; at least one is needed.")
 
   def objective(params, batch, *, reference, key):
-    value, terms = 0.0, {}
+    value: jax.Array | float = 0.0
+    terms: dict[str, jax.Array] = {}
     for term in objectives:
       loss, (params, found) = term(params, batch, reference=reference, key=key)
       value, terms = value + loss, terms | found

@@ -1,15 +1,14 @@
 """Training sets made from the parts of a request, and new labels for them."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from junlearn import tree
+from junlearn import tree, validate
+from junlearn.typing import Examples, Key
 
 
 def random_labels(
-  key: jax.Array,
+  key: Key,
   labels: jax.Array,
   num_classes: int,
   *,
@@ -27,11 +26,7 @@ def random_labels(
   Raises:
     ValueError: if the exclusions could leave no class.
   """
-  if num_classes <= len(exclude):
-    raise ValueError(
-      f"random_labels: num_classes is {num_classes}; with {len(exclude)} "
-      f"labels excluded it must be at least {len(exclude) + 1}."
-    )
+  validate.at_least(len(exclude) + 1, num_classes=num_classes)
   logits = jnp.zeros((labels.shape[0], num_classes))
   for excluded in exclude:
     banned = jax.nn.one_hot(excluded, num_classes, dtype=bool)
@@ -39,7 +34,7 @@ def random_labels(
   return jax.random.categorical(key, logits).astype(labels.dtype)
 
 
-def union(*parts: Any) -> Any:
+def union(*parts: Examples) -> Examples:
   """The examples of all parts that are not None, joined along axis 0.
 
   Dicts keep the keys that all parts have; where one part has `weight`, the
@@ -48,16 +43,16 @@ def union(*parts: Any) -> Any:
   Raises:
     ValueError: if every part is None.
   """
-  parts = [part for part in parts if part is not None]
-  if not parts:
+  present = [part for part in parts if part is not None]
+  if not present:
     raise ValueError("union: every part is None; at least one is needed.")
-  if not all(isinstance(part, dict) for part in parts):
-    return tree.concatenate(*parts)
-  weights = [part["weight"] for part in parts if "weight" in part]
+  if not all(isinstance(part, dict) for part in present):
+    return tree.concatenate(*present)
+  weights = [part["weight"] for part in present if "weight" in part]
   if weights:
-    parts = [
+    present = [
       {"weight": jnp.ones(tree.size(part), weights[0].dtype)} | part
-      for part in parts
+      for part in present
     ]
-  shared = set.intersection(*(set(part) for part in parts))
-  return tree.concatenate(*({k: part[k] for k in shared} for part in parts))
+  common = set.intersection(*(set(part) for part in present))
+  return tree.concatenate(*({k: part[k] for k in common} for part in present))

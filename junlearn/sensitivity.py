@@ -13,10 +13,11 @@ Source: H. Gu et al., "Ferrari: Federated Feature Unlearning via Optimizing
 Feature Sensitivity", NeurIPS 2024, arXiv 2405.17462.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from numpy.typing import ArrayLike
+
+from junlearn.typing import Key
 
 _EPSILON = 1e-12  # keeps the gradient of |0| finite
 
@@ -35,7 +36,7 @@ def check_sigma(sigma: tuple[float, float]) -> None:
     )
 
 
-def masks(mask: Any, inputs: jax.Array) -> jax.Array:
+def masks(mask: ArrayLike, inputs: jax.Array) -> jax.Array:
   """The mask of every example `[n, ...]`, in the inputs' shape and dtype.
 
   Args:
@@ -56,7 +57,7 @@ def masks(mask: Any, inputs: jax.Array) -> jax.Array:
 
 
 def masked_gaussian(
-  key: jax.Array,
+  key: Key,
   mask: jax.Array,
   *,
   num_draws: int,
@@ -73,7 +74,7 @@ def masked_gaussian(
       units of the inputs.
     shared_axes: axes of one input along which the noise is the same, for a
       feature that many values share: `(0, 1)` moves all marked pixels of a
-      channel together, as a colour does.
+      channel together, as a color does.
   """
   scale_key, noise_key = jax.random.split(key)
   shape = (num_draws, *mask.shape)

@@ -7,12 +7,13 @@ over seeds, requests or clients, and run stage by stage.
 """
 
 import zlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import jax
 
-from junlearn import tree
+from junlearn import tree, validate
+from junlearn.typing import Examples, Info, Key, Params
 
 
 class Request(NamedTuple):
@@ -25,13 +26,13 @@ class Request(NamedTuple):
   Attributes:
     forget: the examples to delete, or None where no stage reads them.
     retain: the examples to keep, or None where they are not available.
-    extra: examples made by a stage for the stages after it (relabelled or
+    extra: examples made by a stage for the stages after it (relabeled or
       adversarial ones, say); None in a fresh request.
   """
 
-  forget: Any
-  retain: Any
-  extra: Any = None
+  forget: Examples
+  retain: Examples
+  extra: Examples = None
 
 
 class Result(NamedTuple):
@@ -39,23 +40,23 @@ class Result(NamedTuple):
 
   Attributes:
     params: the new weights; structure, shapes and dtypes of the given ones.
-    request: what the next stage of a chain reads.
+    request: what the next stage of a chain reads; of `replay`, all requests.
     info: diagnostics of the stage, never carried on.
   """
 
-  params: Any
-  request: Request
-  info: Any
+  params: Params
+  request: Request | Sequence[Request]
+  info: Info
 
 
 class Transform(Protocol):
   """A pure function; the caller decides what to jit, vmap or pmap."""
 
-  def __call__(self, key: jax.Array, params: Any, request: Request) -> Result:
+  def __call__(self, key: Key, params: Params, request: Request) -> Result:
     """Applies the transform."""
 
 
-def stage_key(key: jax.Array, name: str) -> jax.Array:
+def stage_key(key: Key, name: str) -> jax.Array:
   """The key of a stage: folded from its name, not from its position.
 
   Adding or removing a stage leaves the randomness of the others unchanged, so
@@ -95,8 +96,7 @@ def repeat(stage: Transform, n: int) -> Transform:
   Raises:
     ValueError: if `n` is below 1.
   """
-  if n < 1:
-    raise ValueError(f"repeat: n is {n}; it must be at least 1.")
+  validate.at_least(1, n=n)
 
   def transform(key, params, request):
     rounds = replay(stage)(key, params, [request] * n)
@@ -105,7 +105,9 @@ def repeat(stage: Transform, n: int) -> Transform:
   return transform
 
 
-def replay(stage: Transform) -> Transform:
+def replay(
+  stage: Transform,
+) -> Callable[[Key, Params, Sequence[Request]], Result]:
   """A sequence of successive requests, answered one after the other.
 
   The result takes `Sequence[Request]` in place of one request: request `k`

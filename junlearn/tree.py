@@ -7,11 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
-PyTree = Any
+from junlearn.typing import PyTree
 
 
-def path_name(path: Sequence[Any]) -> str:
+def path_name(path: tuple[Any, ...]) -> str:
   """The path of a leaf as `a/b/0`, the form that patterns match against."""
   return jax.tree_util.keystr(path, simple=True, separator="/")
 
@@ -39,7 +40,7 @@ def size(tree: PyTree) -> int:
   return sizes.pop() if sizes else 0
 
 
-def take(tree: PyTree, indices: Any) -> PyTree:
+def take(tree: PyTree, indices: ArrayLike | slice) -> PyTree:
   """Rows `indices` of every leaf along axis 0."""
   return jax.tree.map(lambda leaf: leaf[indices], tree)
 

@@ -6,19 +6,20 @@ A view is a lens: merging what was split gives the params back, and splitting
 what was merged gives the parts back (on the leaves that are free).
 
 Where the params are a dict with a key `params` (flax's convention), what stands
-beside that key is state, such as batch statistics, and never free: optimisers
+beside that key is state, such as batch statistics, and never free: optimizers
 and weight decay must not touch it.
 """
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from junlearn import tree
 from junlearn.model import Model
+from junlearn.typing import Params, PyTree
 
 
 class View(NamedTuple):
@@ -31,8 +32,8 @@ class View(NamedTuple):
       is for adapters, which a model can leave out unnoticed.
   """
 
-  split: Callable[[Any], tuple[Any, Any]]
-  merge: Callable[[Any, Any], Any]
+  split: Callable[[Params], tuple[Params, Params]]
+  merge: Callable[[Params, Params], Params]
   must_move: bool = False
 
 
@@ -102,7 +103,7 @@ def layers(*names: str) -> View:
   return only(rf"(^|/)({choices})(/|$)")
 
 
-def where(mask: Any) -> View:
+def where(mask: PyTree) -> View:
   """The entries where a boolean mask is true (a saliency mask, say).
 
   Masking acts on the merged params and not on gradients, so that momentum and
@@ -130,7 +131,7 @@ def where(mask: Any) -> View:
   return View(split, select)
 
 
-def restrict(model: Model, view: View, params: Any) -> tuple[Model, Any]:
+def restrict(model: Model, view: View, params: Params) -> tuple[Model, Params]:
   """The model as a function of its free leaves, and those leaves.
 
   For curvature and solvers, whose vectors have the structure of what is free.
@@ -148,7 +149,7 @@ def restrict(model: Model, view: View, params: Any) -> tuple[Model, Any]:
   return Model(init, apply), free
 
 
-def _learned(params: Any) -> re.Pattern[str]:
+def _learned(params: Params) -> re.Pattern[str]:
   """Finds the names of leaves that are not state."""
   flax = isinstance(params, Mapping) and "params" in params
   return re.compile("^params(/|$)" if flax else "")

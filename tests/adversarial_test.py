@@ -282,7 +282,7 @@ def test_maps_over_params():
 def test_refuses_numbers_out_of_range(option):
   model, _, _ = cloud(classes=2)
   (name,) = option
-  with pytest.raises(ValueError, match=f"nearest_adversarial: {name} is"):
+  with pytest.raises(ValueError, match=f"{name} is"):
     nearest_adversarial(model, **option)
 
 

@@ -117,7 +117,7 @@ def test_full_batch_logistic_regression_reaches_the_optimum(x64):
   )
   result = transform(KEY, jnp.zeros((4, classes)), Request(None, examples))
   assert result.params.dtype == jnp.float64
-  # scikit-learn minimises sum(loss) + |w|^2 / (2 C).
+  # scikit-learn minimizes sum(loss) + |w|^2 / (2 C).
   oracle = LogisticRegression(
     C=1 / (n * l2), fit_intercept=False, tol=1e-12, solver="newton-cg"
   ).fit(inputs, examples["label"])

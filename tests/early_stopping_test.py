@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from junlearn import loop, tree
-from junlearn.descent import gradient_descent, population, run
-from junlearn.early_stopping import until
+from junlearn.descent import descend, gradient_descent, population, run
+from junlearn.early_stopping import StopRule
 from junlearn.transform import Request
 
 KEY = jax.random.key(3)
@@ -25,9 +25,9 @@ def shrink(params, batch, *, reference, key):
   return loss, (params, {"drawn": drawn})
 
 
-def plain(num_steps):
+def plain(num_steps, stop=None):
   return gradient_descent(
-    shrink, optax.sgd(0.5), num_steps=num_steps, batch_size=2
+    shrink, optax.sgd(0.5), num_steps=num_steps, batch_size=2, stop=stop
   )
 
 
@@ -37,12 +37,8 @@ def largest(key, params, request):
 
 
 def watched(num_steps=10, every=1, share=0.25):
-  return until(
-    plain(num_steps),
-    lambda now, first: now <= share * first,
-    measure=largest,
-    every=every,
-  )
+  rule = StopRule(lambda now, first: now <= share * first, largest, every)
+  return plain(num_steps, rule)
 
 
 @pytest.mark.parametrize("make_loop", [loop.scan, lambda: loop.host(every=4)])
@@ -92,7 +88,7 @@ def test_members_of_a_population_stop_one_by_one():
     del first
     return now < 1
 
-  descent = until(plain(8), below_one, measure=largest, every=1)
+  descent = plain(8, StopRule(below_one, largest, 1))
   starts = jnp.stack([START, 4 * START])
   many = run(population(descent))(jax.random.split(KEY), starts, REQUEST)
   np.testing.assert_array_equal(many.params[0], START / 16)
@@ -112,7 +108,7 @@ def test_measurements_share_one_key():
     del now, first
     return False
 
-  descent = until(plain(4), never, measure=draw, every=1)
+  descent = plain(4, StopRule(never, draw, 1))
   steps = run(descent)(KEY, START, REQUEST).info["steps"]
   assert len(np.unique(np.append(steps["now"], steps["first"]))) == 1
   other = run(descent)(jax.random.key(4), START, REQUEST).info["steps"]
@@ -126,13 +122,14 @@ def test_frozen_steps_are_not_computed():
     jax.debug.callback(lambda: counted.append(1))
     return shrink(params, batch, reference=reference, key=key)
 
-  descent = gradient_descent(
-    shrink_and_count, optax.sgd(0.5), num_steps=50, batch_size=1
+  transform = descend(
+    shrink_and_count,
+    optax.sgd(0.5),
+    num_steps=50,
+    batch_size=1,
+    stop=StopRule(lambda now, first: now <= first / 8, largest, 1),
   )
-  stopping = until(
-    descent, lambda now, first: now <= first / 8, measure=largest, every=1
-  )
-  jax.block_until_ready(run(stopping)(KEY, START, REQUEST).params)
+  jax.block_until_ready(transform(KEY, START, REQUEST).params)
   jax.effects_barrier()
   assert len(counted) == 3
 
@@ -148,7 +145,7 @@ def test_the_host_loop_ends_where_all_members_have_stopped():
     del first
     return now < 1
 
-  descent = population(until(plain(40), below_one, measure=largest, every=1))
+  descent = population(plain(40, StopRule(below_one, largest, 1)))
   keys = jax.random.split(KEY)
   host = run(descent, loop.host(every=4, watch=watch))(keys, starts, REQUEST)
   # 4 and 6 halvings: the second look sees both stopped.
@@ -163,13 +160,14 @@ def test_the_host_loop_ends_where_all_members_have_stopped():
 
 def test_keeps_the_state_that_was_frozen():
   """Momentum would go on if only the params were frozen."""
-  descent = gradient_descent(
-    shrink, optax.sgd(0.1, momentum=0.9), num_steps=20, batch_size=1
+  stopping = descend(
+    shrink,
+    optax.sgd(0.1, momentum=0.9),
+    num_steps=20,
+    batch_size=1,
+    stop=StopRule(lambda now, first: now <= first / 2, largest, 1),
   )
-  stopping = until(
-    descent, lambda now, first: now <= first / 2, measure=largest, every=1
-  )
-  result = run(stopping)(KEY, START, REQUEST)
+  result = stopping(KEY, START, REQUEST)
   taken = int(np.sum(~result.info["steps"]["stopped"])) + 1
   short = gradient_descent(
     shrink, optax.sgd(0.1, momentum=0.9), num_steps=taken, batch_size=1

@@ -198,10 +198,10 @@ def test_no_retain_term(retain):
 @pytest.mark.parametrize(
   ("retain", "message"),
   [
-    (Retain(weight=-1.0), "the weight -1.0; it must be at least 0"),
-    (Retain(weight=float("nan")), "the weight nan"),
-    (Retain(loss="mse"), "the loss 'mse'; it must be 'nll' or 'kl'"),
-    (Retain(0.0, "mse"), "the loss 'mse'"),
+    (Retain(weight=-1.0), r"weight is -1\.0; it must be at least 0"),
+    (Retain(weight=float("nan")), "weight is nan"),
+    (Retain(loss="mse"), "loss is 'mse'; it must be 'nll' or 'kl'"),
+    (Retain(0.0, "mse"), "loss is 'mse'"),
   ],
 )
 def test_bad_retain_terms_are_refused(retain, message):

@@ -88,13 +88,13 @@ def test_host_runs_a_step_that_is_a_program_of_its_own():
   """Of two devices, whose sums jit must not see, as over processes."""
 
   @functools.partial(jax.pmap, axis_name="devices", in_axes=(0, None, None))
-  def talk(params, rate, data):
+  def communicate(params, rate, data):
     inner = jax.lax.psum(jnp.sin(data @ params).sum(), "devices")
     return params - rate * inner, inner
 
   def step(params, x, data):
     assert not isinstance(params, jax.core.Tracer)
-    params, inner = talk(params, x["rate"], data)
+    params, inner = communicate(params, x["rate"], data)
     return params, {"inner": inner[0]}
 
   params = jnp.arange(8.0).reshape(2, 4)
@@ -109,7 +109,7 @@ def test_host_runs_a_step_that_is_a_program_of_its_own():
   for i in range(NUM_STEPS):
     inner = np.sin(np.asarray(DATA @ carry.T, np.float64)).sum()
     np.testing.assert_allclose(whole[1]["inner"][i], inner, rtol=2e-4)
-    carry, _ = talk(carry, XS["rate"][i], DATA)
+    carry, _ = communicate(carry, XS["rate"][i], DATA)
   np.testing.assert_array_equal(whole[0], carry)
   np.testing.assert_array_equal(again[0], carry)
   np.testing.assert_array_equal(again[1]["inner"], whole[1]["inner"])

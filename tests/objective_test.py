@@ -1,5 +1,7 @@
 """Risks and weighted sums of mean losses, by hand."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -222,5 +224,7 @@ def test_risk_keeps_the_dtype_of_the_model(dtype):
 
 @pytest.mark.parametrize("l2", [-0.1, float("nan")])
 def test_risk_refuses_a_negative_penalty(l2):
-  with pytest.raises(ValueError, match=f"l2 is {l2}; it must be at least 0"):
+  with pytest.raises(
+    ValueError, match=re.escape(f"l2 is {l2}; it must be at least 0")
+  ):
     risk(squared, l2=l2)

@@ -35,9 +35,9 @@ class Problem(NamedTuple):
     init = _jitted(self.model)
     return init(jax.random.key(seed), self.examples["input"][:1])
 
-  def confidence(self, params: Any) -> jax.Array:
-    """The mean probability of the truth on the forget examples."""
-    losses, _ = self.loss(self.model)(params, self.request.forget)
+  def confidence(self, params: Any, part: str = "forget") -> jax.Array:
+    """The mean probability of the truth on a part of the request."""
+    losses, _ = self.loss(self.model)(params, getattr(self.request, part))
     return jnp.mean(jnp.exp(-losses))
 
 

@@ -3,7 +3,6 @@
 import functools
 
 import jax.numpy as jnp
-import numpy as np
 
 from junlearn import language
 from junlearn.adversarial import nearest_adversarial
@@ -112,11 +111,7 @@ OF_TEXT = {
     ),
   ),
   "rmu": lambda problem, optimizer, **options: rmu.transform(
-    problem.model,
-    optimizer,
-    features=problems.features,
-    coefficient=50.0,
-    **options,
+    problems.features, optimizer, coefficient=50.0, **options
   ),
   "task_vector": lambda problem, optimizer, **options: task_vector.transform(
     problem.model, optimizer, **options
@@ -141,7 +136,7 @@ CORRECTIONS = {
   "newton": lambda problem, strength=1.0: newton.transform(
     problem.model,
     l2=2e-2,
-    max_distance=0.0 if strength else np.inf,  # anything will do
+    max_distance=0.0 if strength else 1e30,  # anything will do
     num_steps=2,
     curvature="gauss_newton",
     damping=3e-2,
@@ -157,22 +152,24 @@ DRAWS = set(METHODS) - {"influence", "newton"}  # the others read no key
 # Its params are stacked clients: its own test has the laws.
 OF_CLIENTS = {"decentralized_newton"}
 
-# Steps and learning rate at which a method should come closer to retraining.
+# Steps and learning rate at which a method should come closer to retraining
+# and keep what it may keep.
 BUDGET = {
   "amun": (60, 0.5),
-  "ascent": (15, 0.1),
+  "ascent": (10, 0.1),
   "dpo": (20, 0.02),
+  "ferrari": (5, 0.05),
   "finetune": (20, 0.05),
   "grad_difference": (20, 0.1),
   "idk": (20, 0.02),
   "kl_min": (20, 0.1),
-  "lune": (20, 0.02),
-  "npo": (20, 0.1),
+  "lune": (10, 0.005),
+  "npo": (20, 0.05),
   "random_label": (20, 0.05),
-  "rmu": (20, 0.02),
+  "rmu": (20, 0.005),
   "simnpo": (20, 0.1),
   "task_vector": (20, 0.3),
-  "undial": (20, 0.02),
+  "undial": (10, 0.005),
   "weighted_ascent": (20, 0.3),
 }
 

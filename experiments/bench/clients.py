@@ -8,10 +8,7 @@ results and scratch, as the compiler counts it. FILE gets the table, and beside
 it FILE with the suffix .png how both grow.
 """
 
-import os
 import statistics
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags
+from absl import flags
 from matplotlib.figure import Figure
 
-from experiments.bench.conditions import conditions
+from experiments.bench import page, timing
+from experiments.run import tables
 from junlearn import descent, objective
 from junlearn.clients import gossip, rounds, topology
 from junlearn.loss import cross_entropy
@@ -33,33 +31,21 @@ from junlearn.parallel.across import across
 from junlearn.transform import Request
 
 _CLIENTS = flags.DEFINE_list(
-  "clients", ["8", "64", "256", "1000"], "Numbers of clients, 3 or more."
+  "clients", ["8", "64", "256", "1000"], "Numbers of clients, 3 or more each."
 )
 _HIDDEN = flags.DEFINE_list(
-  "hidden", ["8", "128", "1024"], "Hidden units, which set the parameters."
+  "hidden",
+  ["8", "128", "1024"],
+  "Numbers of hidden units, which set the number of parameters.",
 )
-_ROUNDS = flags.DEFINE_integer(
-  "rounds", 3, "Rounds in one timed program.", lower_bound=1
-)
-_REPEATS = flags.DEFINE_integer(
-  "repeats", 3, "Times that each program is timed.", lower_bound=1
-)
-_OUT = flags.DEFINE_string("out", None, "Write the table here, as Markdown.")
+_ROUNDS = page.integer("rounds", 3, "Rounds in one timed program.")
+_REPEATS = page.repeats(3)
 
 _EXAMPLES, _FEATURES, _CLASSES = 20, 64, 10
 
 
-class Row(NamedTuple):
-  """What one kind of round came to.
-
-  Attributes:
-    round: its kind.
-    clients: how many.
-    parameters: of each.
-    seconds: a round.
-    mebibytes: of the compiled program.
-    compile: seconds.
-  """
+class _Row(NamedTuple):
+  """A kind of round, and what it needs; `compile` is in seconds."""
 
   round: str
   clients: int
@@ -68,38 +54,27 @@ class Row(NamedTuple):
   mebibytes: float
   compile: float
 
-  def __str__(self) -> str:
-    return (
-      f"| {self.round} | {self.clients} | {self.parameters} "
-      f"| {self.seconds:.4f} | {self.mebibytes:.1f} | {self.compile:.1f} |"
-    )
+
+def _measure() -> Iterator[str]:
+  """The table, and its figure beside the page."""
+  hidden = page.numbers(_HIDDEN, least=1)
+  counts = page.numbers(_CLIENTS, least=3)
+  columns = ("round", "clients", "parameters each", "s a round", "MiB")
+  yield from tables.header([*columns, "compile s"])
+  found = []
+  for units in hidden:
+    model = from_linen(MLP(_CLASSES, hidden=(units,)))
+    for count in counts:
+      for row in _rows(count, model):
+        found.append(row)
+        *names, seconds, size, taken = row
+        cells = (f"{seconds:.4f}", f"{size:.1f}", f"{taken:.1f}")
+        yield tables.row([*names, *cells])
+  if page.OUT.value:
+    _plot(found, Path(page.OUT.value).with_suffix(".png"))
 
 
-_HEADER = "| round | clients | parameters each | s a round | MiB | compile s |"
-
-
-def main(arguments: Sequence[str]) -> None:
-  """Measures, prints and, if asked, writes the table."""
-  if len(arguments) > 1:
-    sys.exit(f"error: unexpected argument {arguments[1]!r}; see --help.")
-  before = os.getloadavg()
-  header = [_HEADER, "|---|---|---|---|---|---|"]
-  rows: list[Row] = []
-  print("\n".join(header), flush=True)
-  for hidden in _positive(_HIDDEN, least=1):
-    for count in _positive(_CLIENTS, least=3):
-      for row in _measure(count, from_linen(MLP(_CLASSES, hidden=(hidden,)))):
-        rows.append(row)
-        print(row, flush=True)
-  text = "\n".join([*header, *map(str, rows), "", conditions(before)])
-  print(text.splitlines()[-1])
-  if _OUT.value:
-    path = Path(_OUT.value)
-    path.write_text(f"# Many clients on one machine\n\n{text}\n")
-    _plot(rows, path.with_suffix(".png"))
-
-
-def _plot(rows: Sequence[Row], path: Path) -> None:
+def _plot(rows: Sequence[_Row], path: Path) -> None:
   """Time and memory against clients, a line for each number of parameters."""
   figure = Figure(figsize=(8, 3.4), layout="constrained")
   shown = ("gradient descent, ring", "FedAvg, 5 mini-batches")
@@ -125,16 +100,6 @@ def _plot(rows: Sequence[Row], path: Path) -> None:
     axes.grid(color="#e4e4e4")
   axes.legend(fontsize=6)
   figure.savefig(path, dpi=120)
-
-
-def _positive(flag: flags.FlagHolder, *, least: int) -> list[int]:
-  values = [int(v) if v.isdecimal() else 0 for v in flag.value]
-  if not values or min(values) < least:
-    sys.exit(
-      f"error: --{flag.name} is {','.join(flag.value)}; it must be numbers of "
-      f"at least {least}."
-    )
-  return values
 
 
 def _bodies(model: Model, count: int) -> dict[str, Callable[..., Any]]:
@@ -165,40 +130,31 @@ def _bodies(model: Model, count: int) -> dict[str, Callable[..., Any]]:
   }
 
 
-def _measure(count: int, model: Model) -> Iterator[Row]:
+def _rows(count: int, model: Model) -> Iterator[_Row]:
   """One row for each kind of round."""
   rng = np.random.default_rng(0)
+  inputs = rng.normal(size=(count, _EXAMPLES, _FEATURES))
   examples = {
-    "input": jnp.asarray(
-      rng.normal(size=(count, _EXAMPLES, _FEATURES)), jnp.float32
-    ),
+    "input": jnp.asarray(inputs, jnp.float32),
     "label": jnp.asarray(rng.integers(0, _CLASSES, (count, _EXAMPLES))),
     "weight": jnp.ones((count, _EXAMPLES), jnp.float32),
   }
   key = jax.random.key(0)
   init = jax.vmap(model.init, in_axes=(0, None))
   params = jax.jit(init)(jax.random.split(key, count), examples["input"][0])
-  own = sum(leaf.size for leaf in jax.tree.leaves(params)) // count
+  parameters = sum(leaf.size for leaf in jax.tree.leaves(params)) // count
   for name, body in _bodies(model, count).items():
     many = rounds.iterate(body, num_rounds=_ROUNDS.value)
     mapped = across(many, in_axes=(0, 0, None), collective=True)
-    start = time.perf_counter()
-    program = jax.jit(mapped).lower(params, examples, key).compile()
-    compiled = time.perf_counter() - start
-    times = []
-    for _ in range(_REPEATS.value + 1):
-      start = time.perf_counter()
-      jax.block_until_ready(program(params, examples, key))
-      times.append((time.perf_counter() - start) / _ROUNDS.value)
-    seconds = statistics.median(times[1:])  # the first call warms up
-    memory = program.memory_analysis()
-    size = (
-      memory.argument_size_in_bytes
-      + memory.output_size_in_bytes
-      + memory.temp_size_in_bytes
+    program = timing.compiled(mapped, params, examples, key)
+    (times,) = timing.alternate({name: program.run}, _REPEATS.value).values()
+    yield _Row(
+      *(name, count, parameters),
+      statistics.median(times) / _ROUNDS.value,
+      program.memory / 2**20,
+      program.seconds,
     )
-    yield Row(name, count, own, seconds, size / 2**20, compiled)
 
 
 if __name__ == "__main__":
-  app.run(main)
+  page.start("Many clients on one machine", _measure)

@@ -1,9 +1,20 @@
-"""Two or more sides of one comparison, timed in turn, and the table."""
+"""Sides of a comparison, timed in turn, and what they come to."""
 
 import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import (
+  Callable,
+  Hashable,
+  Iterable,
+  Iterator,
+  Mapping,
+  Sequence,
+)
+from typing import Any, NamedTuple
+
+import jax
+
+from experiments.run import tables
 
 
 class Comparison(NamedTuple):
@@ -28,15 +39,32 @@ class Comparison(NamedTuple):
   first: float
   difference: float
 
-  @property
-  def ratios(self) -> list[float]:
-    """How many times faster ours was, repeat by repeat."""
-    return [theirs / ours for ours, theirs in self.seconds]
+
+class Ratio(NamedTuple):
+  """Times of one side over those of another, repeat by repeat."""
+
+  median: float
+  low: float
+  high: float
 
   @property
-  def passed(self) -> bool:
-    """Whether the median ratio reaches the threshold."""
-    return statistics.median(self.ratios) >= self.threshold
+  def cells(self) -> tuple[str, str]:
+    """The median, and the range."""
+    return f"{self.median:.2f}", f"{self.low:.2f} to {self.high:.2f}"
+
+
+class Program(NamedTuple):
+  """A function of some arguments, compiled.
+
+  Attributes:
+    run: calls it and waits for what it returns.
+    seconds: that its compilation took.
+    memory: bytes that it needs.
+  """
+
+  run: Callable[[], Any]
+  seconds: float
+  memory: int
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -57,42 +85,57 @@ def alternate(
   return times
 
 
-def markdown(
-  comparisons: Sequence[Comparison],
+def ratio(above: Sequence[float], below: Sequence[float]) -> Ratio:
+  """The ratio of two sides that were timed in turn."""
+  values = [a / b for a, b in zip(above, below, strict=True)]
+  return Ratio(statistics.median(values), min(values), max(values))
+
+
+def compiled(function: Callable[..., Any], *arguments: Any) -> Program:
+  """The function of these arguments, compiled and run once."""
+  start = time.perf_counter()
+  program = jax.jit(function).lower(*arguments).compile()
+  taken = time.perf_counter() - start
+
+  def run():
+    return jax.block_until_ready(program(*arguments))
+
+  run()
+  return Program(run, taken, memory(program)[0])
+
+
+def memory(program: Any) -> tuple[int, int]:
+  """Bytes that a compiled program needs at once, and of them scratch.
+
+  An argument that is given away counts once.
+  """
+  found = program.memory_analysis()
+  kept = found.argument_size_in_bytes + found.output_size_in_bytes
+  scratch = found.temp_size_in_bytes
+  return kept - found.alias_size_in_bytes + scratch, scratch
+
+
+def table(
+  comparisons: Iterable[Comparison],
   sides: tuple[str, str] = ("junlearn", "PyTorch"),
-) -> str:
-  """The comparisons as a table, one row each, under the names of the sides."""
-  header = (
-    *("work", *sides, *(f"{side} s" for side in sides), "ratio", "min to max"),
-    *("at least", "", "compile s", "difference"),
-  )
-  rows = [header, *map(_row, comparisons)]
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  lines = [
-    "| "
-    + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True))
-    + " |"
-    for row in rows
-  ]
-  rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-  return "\n".join([lines[0], rule, *lines[1:]])
+) -> Iterator[str]:
+  """Markdown: a row for each comparison, under the names of the sides."""
+  yield from tables.header([
+    *("work", *sides, *(f"{side} s" for side in sides), "ratio"),
+    "min to max", "at least", "", "compile s", "difference",
+  ])  # fmt: skip
+  yield from map(_row, comparisons)
 
 
-def _row(each: Comparison) -> tuple[str, ...]:
-  ours, theirs = (
-    statistics.median(side) for side in zip(*each.seconds, strict=True)
-  )
-  ratios = each.ratios
-  return (
-    each.work,
-    each.ours,
-    each.theirs,
-    f"{ours:.3f}",
-    f"{theirs:.3f}",
-    f"{statistics.median(ratios):.2f}",
-    f"{min(ratios):.2f} to {max(ratios):.2f}",
-    f"{each.threshold:.1f}",
-    "passed" if each.passed else "failed",
-    f"{each.first:.1f}",
-    f"{each.difference:.0e}",
+def _row(each: Comparison) -> str:
+  ours, theirs = zip(*each.seconds, strict=True)
+  faster = ratio(theirs, ours)
+  return tables.row(
+    [
+      *(each.work, each.ours, each.theirs),
+      *(f"{statistics.median(side):.3f}" for side in (ours, theirs)),
+      *(*faster.cells, f"{each.threshold:.1f}"),
+      tables.verdict(faster.median >= each.threshold),
+      *(f"{each.first:.1f}", f"{each.difference:.0e}"),
+    ]
   )

@@ -17,6 +17,7 @@ from experiments.claims.dfl_certified import claims as dfl_certified
 from experiments.claims.ferrari import claims as ferrari
 from experiments.claims.llm_baselines import claims as llm_baselines
 from experiments.claims.lune import claims as lune
+from experiments.claims.tabular import claims as tabular
 from experiments.run import program
 from experiments.run.claim import Claim
 from experiments.run.workdir import Workdir
@@ -28,6 +29,7 @@ _SYSTEMS = {
   "ferrari": ferrari,
   "llm_baselines": llm_baselines,
   "lune": lune,
+  "tabular": tabular,
 }
 
 _WORKDIR = flags.DEFINE_string(

@@ -13,11 +13,11 @@ import jax
 import numpy as np
 from flax import linen
 
-from experiments.classification.study import MODELS
-from experiments.release.answering import PIXELS, unit_norm
+from experiments.classification.recipe import MODELS
+from experiments.release.inputs import PIXELS, unit_norm
 from experiments.run.workdir import read_config
 from junlearn import tree
-from junlearn.audit import predict
+from junlearn.audit import outputs
 from junlearn.data import Dataset
 from junlearn.model import from_function
 from junlearn.parallel import processes
@@ -28,7 +28,7 @@ _NET = "checkpoints/seed0/original"
 
 def of_pixels(dataset: Dataset) -> tuple[Dataset, str]:
   """The data set with inputs of norm 1, and what they are."""
-  return unit_norm(dataset), PIXELS
+  return _map(unit_norm, dataset), PIXELS
 
 
 def of_run(dataset: Dataset, folder: str | Path) -> tuple[Dataset, str]:
@@ -74,12 +74,10 @@ def of_run(dataset: Dataset, folder: str | Path) -> tuple[Dataset, str]:
 
   def read(examples):
     images = np.asarray(examples["input"], np.float64)
-    return {**examples, "input": predict.predict(features, wide, images)}
+    found = outputs.predict(features, wide, images)
+    return unit_norm({**examples, "input": found})
 
-  read_by_net = dataset._replace(
-    train=read(dataset.train), test=read(dataset.test)
-  )
-  return unit_norm(read_by_net), (
+  return _map(read, dataset), (
     f"The inputs are what the last layer of a {name} reads, scaled to norm 1 "
     f"by the record alone; the {name} was, as its folder says, trained on "
     f"{source} (SHA-256 of its params {tree.digest(params)}), which is said to "
@@ -109,12 +107,19 @@ def last_inputs(module: linen.Module) -> Callable[[Any, Any], jax.Array]:
   return apply
 
 
+def _map(function: Callable[[Any], Any], dataset: Dataset) -> Dataset:
+  """The function of training and of test examples."""
+  return dataset._replace(
+    train=function(dataset.train), test=function(dataset.test)
+  )
+
+
 def _flags_of(folder: Path) -> dict[str, Any]:
   """The flags of a run, for all processes."""
   content = None
   if processes.is_first():
     content = json.dumps(read_config(folder)["flags"]).encode()
-  return json.loads(processes.share_bytes(content))
+  return json.loads(processes.broadcast_bytes(content))
 
 
 def _data_of(name: str) -> str:

@@ -4,170 +4,99 @@ Shared by the main job (`experiments.classification`) and the claims.
 """
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
-import optax
 
-from experiments.run.session import Outcome, Session
-from junlearn import nn, tree
-from junlearn.audit import (
-  gap,
-  membership,
-  population,
-  predict,
-  rmia,
-  signals,
-  utility,
-)
+from experiments.classification import metrics, tasks
+from experiments.classification.methods import METHODS
+from experiments.classification.recipe import MODELS, Recipe
+from experiments.classification.tasks import Asked, Task
+from experiments.run import figures, study
+from experiments.run.findings import Findings
+from experiments.run.session import Outcome
+from experiments.run.study import Case, Evidence
+from junlearn import report, tree
+from junlearn.audit import outputs, population, rmia, signals, utility
 from junlearn.data import Dataset
-from junlearn.methods import (
-  amun,
-  ascent,
-  finetune,
-  fisher_forget,
-  grad_difference,
-  influence,
-  random_label,
-  retrain,
-)
-from junlearn.model import Model, from_linen
+from junlearn.methods import retrain
+from junlearn.model import from_linen
 from junlearn.transform import Request, Transform, stage_key
 
-MODELS = {"cnn": nn.CNN, "mlp": nn.MLP, "resnet18": nn.ResNet18}
-AVERAGED = ("forget_accuracy", "retain_accuracy", "test_accuracy", "rmia_auc")
-_FEATURES = ("confidence", "modified_entropy")  # of the simple attacks
 _TRACKED = 500  # examples of each kind on which a curve is measured
 
 
-class Method(NamedTuple):
-  """A method that descends, as the experiments call it.
+class Study(study.Study[Task]):
+  """One data set, one recipe; every training is a phase of the session.
 
-  Attributes:
-    make: `(model, optimizer, num_classes=, **options) -> Transform`.
-    learning_rate: the default, chosen on digits by the claims' grid search
-      (experiments/results/claims_digits.md).
-    share: of the batch size that each part gets; a method that reads two
-      parts a step gets half of each, so that all see as many examples.
-    needs_retain: whether it cannot do without the retained examples.
+  Args:
+    dataset: of images.
+    recipe: of all nets.
+    asked: what is to be forgotten.
+    use_retain: whether the methods may read the retained records.
+    rates: learning rates of methods, where they are not the usual ones.
   """
 
-  make: Callable[..., Transform]
-  learning_rate: float
-  share: float = 1.0
-  needs_retain: bool = False
+  METRICS = metrics.METRICS
+  NOT_PROVEN = metrics.NOT_PROVEN
 
-
-def _without_classes(transform):
-  """Adapts a transform that does not ask for the number of classes."""
-
-  @functools.wraps(transform)
-  def make(model, optimizer, *, num_classes, **options):
-    del num_classes
-    return transform(model, optimizer, **options)
-
-  return make
-
-
-DESCENTS: Mapping[str, Method] = {
-  "finetune": Method(
-    _without_classes(finetune.transform), 0.1, needs_retain=True
-  ),
-  "ascent": Method(_without_classes(ascent.transform), 0.001),
-  "grad_difference": Method(
-    _without_classes(grad_difference.transform),
-    0.1,
-    share=0.5,
-    needs_retain=True,
-  ),
-  "random_label": Method(random_label.transform, 0.003),
-  "amun": Method(_without_classes(amun.transform), 0.1),
-  "amun_deletion": Method(
-    _without_classes(functools.partial(amun.transform, use_forget=False)), 0.03
-  ),
-}
-
-# Methods of one step, without optimiser and budget; both need the retained
-# examples. The damping is what came closest to retraining on digits, seed 0;
-# alpha is the released one, and no other did better there.
-CORRECTIONS: Mapping[str, Callable[[Model], Transform]] = {
-  "influence": functools.partial(
-    influence.transform, damping=3e-3, batch_size=256
-  ),
-  "fisher_forget": functools.partial(fisher_forget.transform, alpha=1e-6),
-}
-
-METHODS = (*DESCENTS, *CORRECTIONS)
-
-
-class Recipe(NamedTuple):
-  """How a net is trained from scratch, and what unlearning may cost.
-
-  Attributes:
-    model: key of `MODELS`.
-    epochs: of training, retraining and the reference models.
-    unlearn_epochs: budget of every method, in passes over the retained set.
-    learning_rate: of training; a cosine schedule takes it to 0.
-    batch_size: examples a step.
-    momentum: of SGD, everywhere.
-    weight_decay: L2, everywhere.
-    references: reference models of the attack, an even number.
-  """
-
-  model: str = "cnn"
-  epochs: int = 40
-  unlearn_epochs: int = 8
-  learning_rate: float = 0.05
-  batch_size: int = 64
-  momentum: float = 0.9
-  weight_decay: float = 5e-4
-  references: int = 16
-
-
-class Evidence(NamedTuple):
-  """What an audit measured.
-
-  Attributes:
-    metrics: numbers by name.
-    arrays: per-example values behind them, for figures.
-  """
-
-  metrics: dict[str, float]
-  arrays: dict[str, np.ndarray]
-
-
-class Study:
-  """One data set, one recipe; every training is a phase of the session."""
-
-  def __init__(self, dataset: Dataset, recipe: Recipe, session: Session):
+  def __init__(
+    self,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    asked: Asked = Asked(),  # noqa: B008  immutable
+    use_retain: bool = True,
+    rates: Mapping[str, float] | None = None,
+  ):
     self.dataset, self.recipe = dataset, recipe
-    self.session = session
+    self._asked, self._use_retain = asked, use_retain
+    self._rates = rates or {}
     self.model = from_linen(MODELS[recipe.model](dataset.num_classes))
     self.abstract = jax.eval_shape(
       self.model.init, jax.random.key(0), dataset.train["input"][:1]
     )
     self.everything = tree.concatenate(dataset.train, dataset.test)
 
-  def optimizer(
-    self, learning_rate: float, num_steps: int
-  ) -> optax.GradientTransformation:
-    """SGD with momentum, weight decay and a cosine schedule to 0.
+  @property
+  def title(self) -> str:
+    """Of the report."""
+    return f"Forgetting records of {self.dataset.name}"
 
-    The rate is part of the state and no constant of the program, so that all
-    rates share one compiled program.
-    """
-    schedule = optax.cosine_decay_schedule(1.0, max(num_steps, 1))
-    return optax.chain(
-      optax.add_decayed_weights(self.recipe.weight_decay),
-      optax.sgd(schedule, self.recipe.momentum),
-      optax.inject_hyperparams(optax.scale)(step_size=learning_rate),
-    )
+  def tasks(self, seed: int) -> list[Task]:
+    """The one request of a seed."""
+    request = tasks.request(self.dataset.train, self._asked, seed)
+    readable = request if self._use_retain else request._replace(retain=None)
+    return [Task(request, readable)]
 
-  def train(self, name: str, seed: int, request: Request) -> Outcome:
+  def steps(self, name: str, task: Task) -> int:
+    """Steps of one model, see `study.Study`."""
+    retained = tree.size(task.request.retain)
+    if name == "shared":
+      return self.recipe.references * self.recipe.training_steps(self.pool // 2)
+    if name == "original":
+      return self.recipe.training_steps(tree.size(self.dataset.train))
+    if name == "retrain":
+      return self.recipe.training_steps(retained)
+    descends = METHODS[name].learning_rate is not None
+    return self.recipe.unlearning_steps(retained) if descends else 0
+
+  def begin(self, tasks: Sequence[Sequence[Task]]) -> None:
+    """Trains the reference models of the attack."""
+    del tasks
+    self.reference_signals()
+
+  def train(self, task: Task | None, seed: int) -> Outcome:
+    """The model without what the task forgets; for None, on everything."""
+    if task is None:
+      return self.fit("original", seed, Request(None, self.dataset.train))
+    return self.fit("retrain", seed, task.request)
+
+  def fit(self, name: str, seed: int, request: Request) -> Outcome:
     """A model trained from scratch on the request's retained examples."""
-    steps = training_steps(self.recipe, tree.size(request.retain))
+    steps = self.recipe.training_steps(tree.size(request.retain))
     transform = self._trainer(steps)
     key = stage_key(jax.random.key(seed), "train")
     return self.session.phase(
@@ -177,11 +106,25 @@ class Study:
       steps=steps,
     )
 
+  def unlearn(self, method: str, case: Case[Task]) -> Outcome:
+    """What a method makes of the original model."""
+    steps = self.steps(method, case.task)
+    rate = self._rates.get(method, METHODS[method].learning_rate)
+    return self.apply(
+      method,
+      case.seed,
+      self.unlearner(method, rate, steps),
+      case.original.params,
+      case.task.readable,
+      steps=steps,
+      track=case.task.request,
+    )
+
   @functools.cache  # noqa: B019  one study lives as long as the run
   def _trainer(self, steps: int) -> Transform:
     return retrain.transform(
       self.model,
-      self.optimizer(self.recipe.learning_rate, steps),
+      self.recipe.optimizer(self.recipe.learning_rate, steps),
       num_steps=steps,
       batch_size=self.recipe.batch_size,
       loop=self.session.loop,
@@ -189,25 +132,22 @@ class Study:
 
   @functools.cache  # noqa: B019
   def unlearner(
-    self, method: str, learning_rate: float, steps: int
+    self, method: str, learning_rate: float | None, steps: int
   ) -> Transform:
-    """A descent's transform, made once so that all seeds share its program."""
-    entry = DESCENTS[method]
+    """A method's transform, made once so that all seeds share its program."""
+    entry = METHODS[method]
+    if learning_rate is None:
+      return entry.make(self.model)
     return entry.make(
       self.model,
-      self.optimizer(learning_rate, steps),
+      self.recipe.optimizer(learning_rate, steps),
       num_classes=self.dataset.num_classes,
       num_steps=steps,
-      batch_size=max(int(self.recipe.batch_size * entry.share), 1),
+      batch_size=max(int(self.recipe.batch_size * entry.batch_fraction), 1),
       loop=self.session.loop,
     )
 
-  @functools.cache  # noqa: B019
-  def corrector(self, method: str) -> Transform:
-    """A correction's transform, made once as those of descents are."""
-    return CORRECTIONS[method](self.model)
-
-  def unlearn(
+  def apply(
     self,
     name: str,
     seed: int,
@@ -218,9 +158,9 @@ class Study:
     steps: int,
     track: Request | None = None,
   ) -> Outcome:
-    """The phase of an unlearning method, from the given params.
+    """The phase of a transform, from the given params.
 
-    A correction takes no `steps`, and its curve ends at 1.
+    One that takes no `steps` has a curve that ends at 1.
     With `track`, the outcome's curve has the accuracies on that request's
     forgotten and retained examples.
     """
@@ -248,7 +188,7 @@ class Study:
     split = tree.size(forget)
 
     def evaluate(params):
-      logits = predict.predict(self.model, params, inputs)
+      logits = outputs.predict(self.model, params, inputs)
       return (
         utility.accuracy(logits[:split], forget["label"]),
         utility.accuracy(logits[split:], retain["label"]),
@@ -264,14 +204,14 @@ class Study:
     """
     size, models = self.pool, self.recipe.references
     member = rmia.balanced_membership(0, models, size)
-    steps = training_steps(self.recipe, size // 2)
+    steps = self.recipe.training_steps(size // 2)
     examples = tree.take(self.everything, slice(size))
     outcome = self.session.phase(
       "references",
       lambda: population.train(
         jax.random.key(0),
         self.model,
-        self.optimizer(self.recipe.learning_rate, steps),
+        self.recipe.optimizer(self.recipe.learning_rate, steps),
         examples,
         member,
         num_steps=steps,
@@ -285,7 +225,7 @@ class Study:
       steps=steps,
       models=models,
     )
-    logits = predict.predict(
+    logits = outputs.predict(
       self.model, outcome.params, examples["input"], stacked=True
     )
     return signals.taylor_softmargin(logits, np.asarray(examples["label"]))
@@ -295,87 +235,72 @@ class Study:
     """Examples that the attack draws on: all, less one if they are odd."""
     return tree.size(self.everything) // 2 * 2
 
-  def audit(
+  def audit(self, method: str, outcome: Outcome, case: Case[Task]) -> Evidence:
+    """Utility, attacks and distributions of a model."""
+    del method
+    return self.evidence(
+      outcome.params, case.task.request, seed=case.seed, target=case.target
+    )
+
+  def evidence(
     self,
     params: Any,
     request: Request,
     *,
     seed: int,
-    retrained: Evidence | None = None,
+    target: Evidence | None = None,
   ) -> Evidence:
-    """Utility, attacks and distributions of a model.
+    """The same of params, see `metrics.measure`.
 
     Args:
       params: the model's.
       request: tells forgotten from retained examples by their ids.
-      seed: of sub-samples and bootstraps.
-      retrained: the retrained model's evidence, for distances to it; None if
-        this is the retrained model.
+      seed: as there.
+      target: as there.
     """
-    logits = predict.predict(self.model, params, self.everything["input"])
-    labels = np.asarray(self.everything["label"])
     count = tree.size(self.dataset.train)
     forgotten = np.isin(self.dataset.train["id"], request.forget["id"])
-    rows = np.arange(len(labels))
-    parts = {
-      "forget": rows[:count][forgotten],
-      "retain": rows[:count][~forgotten],
-      "test": rows[count : self.pool],
-    }
-    outputs = {k: (logits[i], labels[i]) for k, i in parts.items()}
-    scores = rmia.online(
-      signals.taylor_softmargin(logits, labels)[: self.pool],
-      self.reference_signals(),
+    rows = np.arange(tree.size(self.everything))
+    return metrics.measure(
+      outputs.predict(self.model, params, self.everything["input"]),
+      np.asarray(self.everything["label"]),
+      {
+        "forget": rows[:count][forgotten],
+        "retain": rows[:count][~forgotten],
+        "test": rows[count : self.pool],
+      },
+      references=self.reference_signals(),
+      seed=seed,
+      target=target,
     )
-    attack = membership.roc(
-      scores[parts["forget"]], scores[parts["test"]], seed=seed
+
+  def deletion(self, tasks: Sequence[Task]) -> report.Deletion:
+    """The request as the page tells it."""
+    return report.Deletion(
+      ids=tasks[0].request.forget["id"].tolist(),
+      total=tree.size(self.dataset.train),
+      selection="The ids are those of the first seed.",
+      noun="training records",
     )
-    svc = membership.svc_attack(**outputs, seed=seed, features=_FEATURES)
-    threshold = membership.threshold_attack(**outputs, features=_FEATURES)
-    arrays = {
-      "confidence": signals.confidence(*outputs["forget"]),
-      "entropy": signals.entropy(*outputs["forget"]),
-      "test_confidence": signals.confidence(*outputs["test"]),
-      "forget_scores": scores[parts["forget"]],
-      "test_scores": scores[parts["test"]],
-    }
-    metrics = {
-      f"{part}_accuracy": utility.accuracy(*outputs[part]) for part in parts
-    } | {
-      "rmia_auc": attack.auc.value,
-      "rmia_auc_low": attack.auc.low,
-      "rmia_auc_high": attack.auc.high,
-      "rmia_advantage": attack.advantage.value,
-      "taylor_clipped": float(np.mean(signals.taylor_clipped(logits, labels))),
-      "rmia_tpr": attack.tpr_at_fpr.value,
-      "rmia_tpr_low": attack.tpr_at_fpr.low,
-      "rmia_tpr_high": attack.tpr_at_fpr.high,
-      **{f"svc_{feature}": svc[feature] for feature in _FEATURES},
-      **{f"threshold_{feature}": threshold[feature] for feature in _FEATURES},
-      "forget_confidence": float(np.mean(arrays["confidence"])),
-      "confidence_ks_test": utility.ks_distance(
-        arrays["confidence"], arrays["test_confidence"]
+
+  def figures(self, findings: Findings) -> list[Any]:
+    """The attack, the confidences and the way there."""
+    return [
+      figures.attack(
+        findings,
+        "forget_scores",
+        "test_scores",
+        title="RMIA attack: forgotten against test records",
       ),
-    }
-    reference = retrained or Evidence(metrics, arrays)
-    metrics |= {
-      f"{name}_ks": utility.ks_distance(arrays[name], reference.arrays[name])
-      for name in ("confidence", "entropy")
-    }
-    metrics["average_gap"] = gap.average_gap(
-      metrics, reference.metrics, AVERAGED
-    )
-    return Evidence(metrics, arrays)
-
-
-def training_steps(recipe: Recipe, examples: int) -> int:
-  """Steps of training from scratch on so many examples."""
-  return recipe.epochs * -(-examples // recipe.batch_size)
-
-
-def unlearning_steps(recipe: Recipe, retained: int) -> int:
-  """Steps that every method may take."""
-  return recipe.unlearn_epochs * -(-retained // recipe.batch_size)
+      figures.distributions(
+        findings, "confidence", x_label="Probability of the true class"
+      ),
+      figures.progress(
+        findings,
+        ("forget_accuracy", "retain_accuracy"),
+        caption="First seed; the levels are original and retrained.",
+      ),
+    ]
 
 
 def _failed_searches(info: Any) -> dict[str, float]:

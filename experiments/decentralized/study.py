@@ -1,138 +1,162 @@
-"""Decentralised clients that train, are asked to delete, and release.
+"""Clients that train without a server, are asked to delete, and release."""
 
-One seed is one network: its graph, who holds which records, and which of them
-are to be forgotten.
-"""
-
-import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.release import answering
-from experiments.release.terms import Terms
-from experiments.run.session import Outcome, Session
+from experiments.decentralized import figures, methods, metrics, tasks
+from experiments.decentralized.backend import (
+  compiled,
+  everywhere,
+  local_shard,
+)
+from experiments.decentralized.methods import METHODS
+from experiments.decentralized.recipe import MODELS, Recipe
+from experiments.decentralized.tasks import Asked, Layout, Network, records
+from experiments.release import inputs, study
+from experiments.release.terms import Terms, target
+from experiments.run.findings import Findings
+from experiments.run.session import Outcome
+from experiments.run.study import Case, Evidence
 from junlearn import descent, nn, tree
-from junlearn.audit import predict, signals, utility
-from junlearn.certify import Bound, derived
-from junlearn.clients import data, influence, retraining, rounds, topology
+from junlearn.audit import outputs
+from junlearn.certify import Bound, convexity
+from junlearn.clients import influence, retraining, rounds, topology
 from junlearn.clients.training import Training
 from junlearn.data import Dataset
 from junlearn.loss import cross_entropy
-from junlearn.methods import decentralized_newton
 from junlearn.model import from_linen
 from junlearn.parallel import processes
-from junlearn.parallel.across import Backend, across
-from junlearn.transform import Request, Result, Transform
-
-
-class Network(NamedTuple):
-  """One seed.
-
-  Attributes:
-    adjacency: `[clients, clients]`.
-    clients: records, stacked `[clients, n, ...]`.
-    requests: over the same records, one after the other; each names all that
-      is to be forgotten by then.
-    before: how the clients trained.
-    after: how they train once the requests are answered.
-    head: constants of every client's risk, before and after.
-  """
-
-  adjacency: np.ndarray
-  clients: dict[str, Any]
-  requests: tuple[Request, ...]
-  before: Training
-  after: Training
-  head: derived.Head
-
-  @property
-  def request(self) -> Request:
-    """The last one, with all that is to be forgotten."""
-    return self.requests[-1]
-
-  @property
-  def smoothness(self) -> float:
-    """At least the largest eigenvalue of any client's Hessian."""
-    return self.head.values.smoothness
-
-
-# The form of those whose releases are certified.
-METHODS: Mapping[str, retraining.Form | None] = {
-  "newton": "stacked",
-  "consensus": "consensus",
-  "finetune": None,
-}
-
-
-class Recipe(NamedTuple):
-  """How clients train, and what a release promises.
-
-  Attributes:
-    model: "linear" or "mlp"; only the linear one can be certified.
-    rounds: of training and retraining.
-    tolerance: |X - T(X)|_F that they must reach.
-    finetune_rounds: of the method `finetune`.
-    terms: of the releases.
-    precision: "float32" or "float64"; certificates need the latter.
-    backend: how the clients are run.
-  """
-
-  model: str
-  rounds: int
-  tolerance: float
-  finetune_rounds: int
-  terms: Terms
-  precision: str
-  backend: Backend
-
+from junlearn.parallel.across import across
+from junlearn.transform import Request
 
 _NEWTON_STEPS = 10
 
 
-class Evidence(NamedTuple):
-  """What an audit measured.
-
-  Attributes:
-    metrics: numbers by name.
-    distances: |x_i - retrained x_i| of each client.
-  """
-
-  metrics: dict[str, float]
-  distances: np.ndarray
-
-
-class Study:
-  """Trains, corrects, releases and audits; every training is a phase.
+class Study(study.Study[Network]):
+  """One data set, one recipe; every training is a phase of the session.
 
   Args:
     dataset: with inputs of norm 1.
     recipe: of all networks.
-    session: of the phases; None where only what they left is measured.
+    layout: of the clients.
+    asked: what is to be forgotten.
+    terms: of the releases.
+    compared: methods.
+
+  Raises:
+    ValueError: if releases of a model that is not linear would be certified.
   """
 
-  def __init__(self, dataset: Dataset, recipe: Recipe, session: Session | None):
-    self.dataset, self.recipe, self.session = dataset, recipe, session
-    modules = {
-      "linear": nn.MLP(dataset.num_classes, hidden=()),
-      "mlp": nn.MLP(dataset.num_classes, hidden=(32,)),
-    }
-    self.model = from_linen(modules[recipe.model])
+  EXPERIMENT = "decentralized"
+  METRICS = metrics.METRICS
+  NOT_PROVEN = metrics.NOT_PROVEN
 
-  def start(self, network: Network) -> Any:
+  def __init__(
+    self,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    layout: Layout,
+    asked: Asked,
+    terms: Terms,
+    compared: Sequence[str],
+  ):
+    super().__init__(terms, [name for name in compared if METHODS[name]])
+    self.dataset, self.recipe = dataset, recipe
+    self._layout, self._asked = layout, asked
+    self._spread = recipe.backend == "pmap"
+    self.model = from_linen(
+      nn.MLP(dataset.num_classes, hidden=MODELS[recipe.model])
+    )
+    if self.releasing:
+      examples = dataset.train["input"][:2]
+      convexity.check_linear(self.model, self._fresh(), examples)
+
+  @property
+  def title(self) -> str:
+    """Of the report."""
+    return f"Forgetting records of {self.dataset.name} in a network"
+
+  @functools.cache  # noqa: B019  one study lives as long as the run
+  def tasks(self, seed: int) -> list[Network]:
+    """The network of a seed."""
+    return [
+      tasks.network(
+        self.dataset,
+        self._layout,
+        self._asked,
+        self.recipe,
+        num_requests=self.terms.requests,
+        seed=seed,
+      )
+    ]
+
+  def steps(self, name: str, task: Network) -> int:
+    """Rounds of training; spread clients count one by one, as models do."""
+    counted = {
+      "original": self.recipe.rounds,
+      "retrain": self.recipe.rounds,
+      "finetune": self.recipe.finetune_rounds,
+    }
+    models = len(task.adjacency) if self._spread else 1
+    return counted.get(name, 0) * models
+
+  def start(self, task: Network) -> Any:
     """What all clients begin with: the same fresh params, stacked."""
-    clients = len(network.adjacency)
-    first = jnp.asarray(self.dataset.train["input"][:1])
-    params = self.model.init(jax.random.key(0), first)
+    clients = len(task.adjacency)
     return jax.tree.map(
-      lambda x: jnp.broadcast_to(x, (clients, *x.shape)).astype(first.dtype),
-      params,
+      lambda x: jnp.broadcast_to(x, (clients, *x.shape)), self._fresh()
     )
 
-  def train(
+  def _fresh(self) -> Any:
+    first = jnp.asarray(self.dataset.train["input"][:1])
+    params = self.model.init(jax.random.key(0), first)
+    return jax.tree.map(lambda x: x.astype(first.dtype), params)
+
+  def fit(self, task: Network | None, seed: int) -> Outcome:
+    """The network trained from the start.
+
+    Raises:
+      ArithmeticError: if it has not come to rest, and is to be certified.
+    """
+    network = task or self.tasks(seed)[0]
+    name = f"seed{seed}/{'retrain' if task else 'original'}"
+    outcome = self._descend(
+      name,
+      network.after if task else network.before,
+      self.start(network),
+      network.request if task else Request(None, network.clients),
+      num_rounds=self.recipe.rounds,
+    )
+    residual = outcome.notes["residual"]
+    if self.releasing and residual > self.recipe.tolerance:
+      raise ArithmeticError(
+        f"{name}: after {self.recipe.rounds} rounds a round still moves the "
+        f"clients by {residual:.2g}, above --tolerance="
+        f"{self.recipe.tolerance:g}; take more --rounds."
+      )
+    return outcome
+
+  def unlearn(self, method: str, case: Case[Network]) -> Outcome:
+    """What a method makes of the original network."""
+    if METHODS[method]:
+      return super().unlearn(method, case)
+    outcome = self._descend(
+      f"seed{case.seed}/{method}",
+      case.task.after,
+      case.original.params,
+      case.task.request,
+      num_rounds=self.recipe.finetune_rounds,
+      reference=case.retrained.params,
+    )
+    return self.unreleased(outcome)
+
+  def _descend(
     self,
     name: str,
     training: Training,
@@ -151,117 +175,96 @@ class Study:
       num_rounds=num_rounds,
       backend=self.recipe.backend,
     )
-    spread = self.recipe.backend == "pmap"
-    loop = self.session.talking_loop if spread else self.session.loop
-    transform = self.spread(descent.run(rule, loop))
+    session = self.session
+    loop = session.communicating_loop if self._spread else session.loop
+    transform = everywhere(descent.run(rule, loop), self.recipe.backend)
 
     def evaluate(params):
-      return (_distance(params, reference),)
+      return (metrics.distance(params, reference),)
 
-    return self.session.phase(
+    return session.phase(
       name,
       lambda: transform(jax.random.key(0), params, request),
       start=params,
       steps=num_rounds,
-      models=tree.size(params) if spread else 1,
+      models=tree.size(params) if self._spread else 1,
       evaluate=None if reference is None else evaluate,
       note=lambda info: {"residual": float(info["steps"]["residual"][-1])},
     )
 
+  def bound(self, method: str, task: Network) -> Bound:
+    """How far params are from retraining."""
+    bound = retraining.bound(
+      self.model,
+      task.after,
+      form=METHODS[method],
+      features=inputs.PIXELS,
+      tolerance=self.recipe.tolerance,
+      head=task.head,
+      backend=self.recipe.backend,
+    )
+    if not self._spread:
+      return bound
+
+    def measure(params, request):
+      return bound.measure(*local_shard((params, request)))
+
+    return bound._replace(measure=measure)
+
   def correct(
     self,
-    name: str,
-    network: Network,
+    phase: str,
+    method: str,
     request: Request,
     params: Any,
-    form: retraining.Form,
-    *,
-    reference: Any,
+    case: Case[Network],
   ) -> Outcome:
     """The phase of the Newton correction, before any noise.
 
-    It takes one step after the other, to keep the `course`: exchanges between
-    neighbours so far, and the distance to the reference. A product with the
-    curvature costs an exchange, and so does a gradient.
+    The curve has the communication rounds so far, and the distance to
+    retraining.
     """
-    step = self.spread(
-      self._compiled(
-        decentralized_newton.transform(
-          self.model,
-          network.after,
-          form=form,
-          # Half of it: the bound has an allowance for rounding too.
-          max_distance=self.recipe.terms.max_distance / 2,
-          num_steps=1,
-          smoothness=network.smoothness,
-          backend=self.recipe.backend,
-        )
-      )
+    step = self._newton(method, case.task, num_steps=1)
+    outcome = self.session.phase(
+      phase,
+      lambda: methods.one_by_one(
+        step, params, request, case.retrained.params, most=_NEWTON_STEPS
+      ),
+      start=params,
+      steps=0,
+      note=lambda history: {"history": history},
     )
-
-    def corrected():
-      result = Result(params, request, None)
-      course = [[0, _distance(params, reference)]]
-      for _ in range(_NEWTON_STEPS):
-        result = step(jax.random.key(0), result.params, request)
-        exchanges = int(np.sum(result.info.solves.steps)) + 2
-        distance = _distance(result.params, reference)
-        course.append([course[-1][0] + exchanges, distance])
-        if result.info.converged or not result.info.steps:
-          break
-      return result._replace(info=course)
-
-    return self.session.phase(
-      name, corrected, start=params, steps=0, note=lambda c: {"course": c}
-    )
+    return outcome._replace(curve=outcome.notes["history"])
 
   def retrain(
-    self, name: str, network: Network, request: Request, form: retraining.Form
+    self, phase: str, method: str, request: Request, case: Case[Network]
   ) -> Outcome:
     """The phase of what a correction was to save: from the start again.
 
-    A consensus is the minimiser of the mean risk, which Newton's method finds
+    A consensus is the minimizer of the mean risk, which Newton's method finds
     from anywhere.
     """
-    start = self.start(network)
-    if form == "stacked":
-      return self.train(
-        name, network.after, start, request, num_rounds=self.recipe.rounds
+    start = self.start(case.task)
+    if METHODS[method] == "stacked":
+      return self._descend(
+        phase, case.task.after, start, request, num_rounds=self.recipe.rounds
       )
-    minimise = self.spread(
-      self._compiled(
-        decentralized_newton.transform(
-          self.model,
-          network.after,
-          form=form,
-          max_distance=self.recipe.terms.max_distance / 2,
-          num_steps=10 * _NEWTON_STEPS,
-          backend=self.recipe.backend,
-        )
-      )
-    )
+    minimize = self._newton(method, case.task, num_steps=10 * _NEWTON_STEPS)
     return self.session.phase(
-      name,
-      lambda: minimise(jax.random.key(0), start, request),
+      phase,
+      lambda: minimize(jax.random.key(0), start, request),
       start=start,
       steps=0,
     )
 
-  def bound(self, network: Network, form: retraining.Form) -> Bound:
-    """How far params are from retraining."""
-    bound = retraining.bound(
+  def _newton(self, method, network, *, num_steps):
+    return methods.newton(
       self.model,
-      network.after,
-      form=form,
-      features=answering.PIXELS,
-      tolerance=self.recipe.tolerance,
-      head=network.head,
+      network,
+      METHODS[method],
+      max_distance=target(self.terms.max_distance),
+      num_steps=num_steps,
       backend=self.recipe.backend,
-    )
-    if self.recipe.backend != "pmap":
-      return bound
-    return bound._replace(
-      measure=lambda params, request: bound.measure(*_own((params, request)))
     )
 
   def influence(self, network: Network) -> np.ndarray:
@@ -269,176 +272,55 @@ class Study:
 
     To first order and without retraining, along the training from `start`.
     """
-    loss = cross_entropy(self.model)
+    loss, backend = cross_entropy(self.model), self.recipe.backend
     body = influence.propagate(
       network.before.round(loss),
       network.after.round(loss),
       num_rounds=self.recipe.rounds,
     )
-    run = self._compiled(
-      across(body, backend=self.recipe.backend, collective=True)
-    )
+    run = compiled(across(body, backend=backend, collective=True), backend)
     everything = self.start(network), network.clients, network.request.retain
-    return np.asarray(processes.gather(run(*_own(everything))[1].norm))[:, -1]
+    norms = run(*local_shard(everything))[1].norm
+    return np.asarray(processes.gather(norms))[:, -1]
 
-  def audit(self, params: Any, network: Network, retrained: Any) -> Evidence:
-    """Utility and attack at every client that has not left.
-
-    The attack tells forgotten from test records by the confidence in the true
-    class; its AUC is the exact share of pairs that it orders.
-    """
-    present = np.diag(network.after.mixing) < 1
-    distances = _distances(params, retrained)
-    kept = tree.take(params, np.flatnonzero(present))
+  def audit(
+    self, method: str, outcome: Outcome, case: Case[Network]
+  ) -> Evidence:
+    """Utility, attack and distance at every client that has not left."""
+    network = case.task
+    gone = topology.removed(network.after.mixing)
+    present = np.setdiff1d(np.arange(len(network.adjacency)), gone)
     parts = {
       "forget": records(network.request.forget),
       "retain": records(network.request.retain),
       "test": self.dataset.test,
     }
+    kept = tree.take(outcome.params, present)
     logits = {
-      name: predict.predict(self.model, kept, part["input"], stacked=True)
+      name: outputs.predict(self.model, kept, part["input"], stacked=True)
       for name, part in parts.items()
     }
-    accuracy = {
-      name: [utility.accuracy(one, parts[name]["label"]) for one in per_client]
-      for name, per_client in logits.items()
-    }
-    auc = [
-      answering.attack_auc(
-        signals.confidence(forget, parts["forget"]["label"]),
-        signals.confidence(test, parts["test"]["label"]),
-      )
-      for forget, test in zip(logits["forget"], logits["test"], strict=True)
+    found = metrics.distances(outcome.params, case.retrained.params)
+    references = {"original": 0, "retrain": self.recipe.rounds}
+    arrays = {"distances": found}
+    if method == "original":
+      arrays["influence"] = self.influence(network)
+    return Evidence(
+      {
+        **metrics.measure(logits, {n: p["label"] for n, p in parts.items()}),
+        "distance": float(np.linalg.norm(found[present])),
+        "communication_rounds": references.get(
+          method, int(outcome.curve[-1][0])
+        ),
+      },
+      arrays,
+    )
+
+  def figures(self, findings: Findings) -> list[Any]:
+    """The network, the way to retraining, and the noise; first seed."""
+    (network,) = self.tasks(0)
+    return [
+      figures.left(findings, network, self.releasing),
+      figures.progress(findings),
+      self.calibration(),
     ]
-    metrics = {
-      **{f"{name}_accuracy": float(np.mean(a)) for name, a in accuracy.items()},
-      "worst_test_accuracy": float(np.min(accuracy["test"])),
-      "attack_auc": float(np.mean(auc)),
-      "worst_attack_auc": float(np.max(auc)),
-      "distance": float(np.linalg.norm(distances[present])),
-    }
-    return Evidence(metrics, distances)
-
-  def spread(self, transform: Transform) -> Transform:
-    """The transform of stacked params, over all processes of the job."""
-    if self.recipe.backend != "pmap":
-      return transform
-
-    def everywhere(key, params, request):
-      result = transform(key, *_own((params, request)))
-      return Result(processes.gather(result.params), request, result.info)
-
-    return everywhere
-
-  def _compiled(self, function):
-    return function if self.recipe.backend == "pmap" else jax.jit(function)
-
-
-def build(
-  dataset: Dataset,
-  *,
-  adjacency: np.ndarray,
-  how: data.How,
-  select: Callable[[dict[str, Any]], Request],
-  num_requests: int,
-  leaving: int | None,
-  training: Training,
-  seed: int,
-) -> Network:
-  """Divides the records among the clients and selects what to forget.
-
-  Args:
-    dataset: with inputs of norm 1.
-    adjacency: of the clients.
-    how: the records are divided.
-    select: stacked records -> request.
-    num_requests: into which it is divided.
-    leaving: the client that leaves the graph, if one does.
-    training: its `mixing` and, if that is 0, its `step_size` are still open:
-      the largest step with which training converges on both graphs is taken.
-    seed: of the division.
-
-  Raises:
-    ValueError: if something does not fit the graph or the records.
-  """
-  shares = data.partition(dataset.train, len(adjacency), how=how, seed=seed)
-  clients = jax.tree.map(jnp.asarray, data.stack(shares))
-  requests = _divide(clients, select(clients), num_requests)
-  gone = [] if leaving is None else [leaving]
-  mixing = topology.metropolis_hastings(adjacency)
-  rest = topology.remove(adjacency, gone) if gone else mixing
-  topology.check_mixing(mixing)
-  topology.check_mixing(rest, removed=gone)
-  records_of_all = [clients, *(request.retain for request in requests)]
-  head = derived.head_of(
-    "softmax",
-    input_norm=math.sqrt(2),  # 1 of the record, 1 of the bias
-    l2=training.l2,
-    num_classes=dataset.num_classes,
-    scale=max(_largest_scale(e, training.weighting) for e in records_of_all),
-  )
-  smoothness = head.values.smoothness
-  step_size = training.step_size
-  if step_size == 0:
-    smallest = min(
-      topology.spectrum(mixing).smallest,
-      topology.spectrum(rest, removed=gone).smallest,
-    )
-    several = training.local_steps > 1
-    step_size = (1 if several else 1 + smallest) / smoothness
-  before = training._replace(mixing=mixing, step_size=step_size)
-  return Network(
-    adjacency,
-    clients,
-    requests,
-    before,
-    before._replace(mixing=rest),
-    head,
-  )
-
-
-def _divide(clients, request, number) -> tuple[Request, ...]:
-  """Successive requests, each with what the ones before it named."""
-  ids = records(request.forget)["id"]
-  return tuple(
-    jax.tree.map(jnp.asarray, data.by_id(clients, named))
-    for named in answering.successive(ids, number)
-  )
-
-
-def _largest_scale(examples, weighting) -> float:
-  if weighting == "uniform":
-    return 1.0
-  counts = np.asarray(examples["weight"]).sum(1)
-  return float((counts > 0).sum() * counts.max() / counts.sum())
-
-
-def records(examples: dict[str, Any]) -> dict[str, np.ndarray]:
-  """The records that are present, of one client or of all, on one axis."""
-  present = np.asarray(examples["weight"]) > 0
-  return {name: np.asarray(leaf)[present] for name, leaf in examples.items()}
-
-
-def _distances(params: Any, reference: Any) -> np.ndarray:
-  """|x_i - reference_i| of each client."""
-  squares = [
-    np.sum(np.square(np.asarray(a) - np.asarray(b)).reshape(len(a), -1), 1)
-    for a, b in zip(
-      jax.tree.leaves(params), jax.tree.leaves(reference), strict=True
-    )
-  ]
-  return np.sqrt(np.sum(squares, axis=0))
-
-
-def _distance(params: Any, reference: Any) -> float:
-  """|X - reference|_F."""
-  return float(np.linalg.norm(_distances(params, reference)))
-
-
-def _own(everything: Any) -> Any:
-  """The rows of this process's clients.
-
-  From the host, because pmap refuses arrays that jit has put on its devices.
-  """
-  rows = processes.own(tree.size(everything))
-  return tree.take(jax.device_get(everything), rows)

@@ -1,9 +1,9 @@
 """The methods that the experiments on language models compare."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
-from junlearn import language, view
+from junlearn import language
 from junlearn.methods import (
   ascent,
   dpo,
@@ -18,12 +18,11 @@ from junlearn.methods import (
   undial,
   weighted_ascent,
 )
-from junlearn.nn.adapters import lora
 from junlearn.transform import Transform
 
 ViewName = Literal["full", "lora"]
 
-VIEWS = {"full": view.full(), "lora": lora.view()}
+VIEWS: tuple[ViewName, ...] = get_args(ViewName)
 
 
 class Method(NamedTuple):
@@ -104,3 +103,41 @@ METHODS: Mapping[str, Method] = {
     options={"scale": 5.0},
   ),
 }
+
+
+class Variant(NamedTuple):
+  """A method and the params that it trains.
+
+  Attributes:
+    method: key of `METHODS`.
+    view: one of `VIEWS`.
+  """
+
+  method: str
+  view: ViewName
+
+  @property
+  def name(self) -> str:
+    """The method's; the view is a part of it where it is unusual."""
+    usual = self.view == METHODS[self.method].view
+    return self.method if usual else f"{self.method}_{self.view}"
+
+
+# Every method with every view, by name.
+VARIANTS: Mapping[str, Variant] = {
+  variant.name: variant
+  for method in METHODS
+  for view in VIEWS
+  for variant in [Variant(method, view)]
+}
+
+
+def variants(
+  methods: Iterable[str], views: Sequence[ViewName]
+) -> tuple[str, ...]:
+  """Names of methods with the views, or each with its usual one for none."""
+  return tuple(
+    Variant(method, view).name
+    for method in methods
+    for view in views or [METHODS[method].view]
+  )

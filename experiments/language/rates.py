@@ -7,32 +7,30 @@ least, over both requests of the main job with no flags and over seeds of their
 own. DIR/rates.md holds the table; `experiments.language.methods` what came out.
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
 from absl import flags
 
-from experiments.language import tasks as language_tasks
-from experiments.language.audit import Evidence
-from experiments.language.methods import METHODS, VIEWS
-from experiments.language.report import METRICS
-from experiments.language.study import Recipe, Study
+from experiments.language import corpora
+from experiments.language.methods import METHODS, Variant
+from experiments.language.metrics import METRICS
+from experiments.language.recipe import Recipe
+from experiments.language.study import Study
 from experiments.language.tasks import Task
-from experiments.run import program
-from experiments.run.session import Outcome, Session
+from experiments.run import options, program, tuning
+from experiments.run.session import Session
+from experiments.run.study import Case
+from experiments.run.tables import row
 from experiments.run.workdir import Workdir
-from junlearn.loop import NonFiniteError
 from junlearn.report.metric import show
 from junlearn.report.summary import summarize
 
 _RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 _FIRST_SEED = 1000
 
-_WORKDIR = flags.DEFINE_string(
-  "workdir", "runs/language_rates", "Folder of the run; continued if begun."
-)
-_METHOD = flags.DEFINE_list("method", list(METHODS), "Methods to tune.")
-_SEEDS = flags.DEFINE_integer("seeds", 2, "Seeds.", lower_bound=1)
+_RUN = options.run("runs/language_rates", METHODS, list(METHODS), seeds=2)
 
 flags.adopt_module_key_flags(program)
 
@@ -40,86 +38,70 @@ flags.adopt_module_key_flags(program)
 def main(arguments: Sequence[str]) -> None:
   """Tunes the methods that the flags name."""
   program.no_arguments(arguments)
-  program.choose(_METHOD.name, _METHOD.value, METHODS)
-  recipe = Recipe()
-  corpus = language_tasks.fictitious(60)
-  seeds = range(_FIRST_SEED, _FIRST_SEED + _SEEDS.value)
-  facts = {
-    (seed, name): chosen
-    for seed in seeds
-    for name, chosen in (
-      ("author", language_tasks.one_author(corpus, seed)),
-      ("fraction", language_tasks.by_fraction(corpus, 0.1, seed)),
-    )
-  }
-  capacity = max(language_tasks.num_known(corpus, f) for f in facts.values())
-  trials = len(_METHOD.value) * len(VIEWS) * len(_RATES)
-  steps = _SEEDS.value * (3 * recipe.steps + 2 * trials * recipe.unlearn_steps)
-  with Workdir(_WORKDIR.value, program.own_flags()) as workdir:
-    with Session(workdir, steps) as session:
-      study = Study(corpus, recipe, session)
-      found = [
-        dict(_gaps(study, seed, task, study.train("original", seed)))
-        for (seed, name), chosen in facts.items()
-        for task in [
-          language_tasks.make(corpus, name, chosen, seed, capacity=capacity)
-        ]
-      ]
-    workdir.write("rates.md", _table(found))
+  folder, methods, seeds = _RUN.value
+  variants = [
+    Variant(method, view)
+    for method in methods
+    for view in METHODS[method].rates
+  ]
+  study = Study(corpora.fictitious(60), Recipe())
+  with Workdir(folder, program.own_flags()) as workdir:
+    with Session(workdir) as study.session:
+      cases = list(_cases(study, range(_FIRST_SEED, _FIRST_SEED + seeds)))
+      gaps = tuning.scores(
+        functools.partial(_gap, study),
+        list(itertools.product(variants, _RATES)),
+        cases,
+      )
+    workdir.write("rates.md", _table(variants, gaps))
     print(workdir / "rates.md")
 
 
-def _gaps(
-  study: Study, seed: int, task: Task, original: Outcome
-) -> Iterator[tuple[tuple[str, str, float], float]]:
-  """The average gap of every method, view and rate; inf where one diverged."""
-  retrained = study.train(f"{task.name}/retrain", seed, task)
-  target = study.audit(retrained.params, task, seed=seed)
-  for method in _METHOD.value:
-    for view in METHODS[method].rates:
-      for rate in _RATES:
-        try:
-          outcome = study.unlearn(
-            f"{task.name}/{method}_{view}-{rate:g}",
-            seed,
-            task,
-            original.params,
-            method=method,
-            view=view,
-            learning_rate=rate,
-          )
-          evidence = study.audit(
-            outcome.params, task, seed=seed, retrained=target
-          )
-          yield (method, view, rate), _gap(evidence, target)
-        except NonFiniteError:
-          yield (method, view, rate), np.inf
+def _cases(study: Study, seeds: Iterable[int]) -> Iterable[Case[Task]]:
+  """Every request of every seed, and what its models are compared with."""
+  for seed in seeds:
+    original = study.train(None, seed)
+    for task in study.tasks(seed):
+      retrained = study.train(task, seed)
+      target = study.evidence(retrained.params, task, seed=seed)
+      yield Case(task, seed, original, retrained, target)
 
 
-def _gap(evidence: Evidence, target: Evidence) -> float:
+def _gap(study: Study, tried: tuple[Variant, float], case: Case[Task]) -> float:
+  """The average gap of a method at a learning rate."""
+  variant, rate = tried
+  method, view = variant
+  outcome = study.apply(
+    f"{case.task.name}/{method}_{view}-{rate:g}",
+    case.seed,
+    variant,
+    case.original.params,
+    case.task,
+    learning_rate=rate,
+  )
+  found = study.evidence(
+    outcome.params, case.task, seed=case.seed, target=case.target
+  )
   rows = [
     {"method": name, "seed": 0, "metrics": each.metrics}
-    for name, each in (("method", evidence), ("retrain", target))
+    for name, each in (("method", found), ("retrain", case.target))
   ]
   return summarize(rows, METRICS).average["method"].mean
 
 
-def _table(found: Sequence[dict[tuple[str, str, float], float]]) -> str:
+def _table(
+  variants: Sequence[Variant], gaps: Mapping[tuple[Variant, float], float]
+) -> str:
   """Mean gaps over requests and seeds, the least of each row set off."""
   lines = [
-    f"| method, view | {' | '.join(f'{rate:g}' for rate in _RATES)} |",
+    row(["method, view", *(f"{rate:g}" for rate in _RATES)]),
     f"|---|{'---:|' * len(_RATES)}",
   ]
-  for method in _METHOD.value:
-    for view in METHODS[method].rates:
-      means = [
-        np.mean([gaps[method, view, rate] for gaps in found]) for rate in _RATES
-      ]
-      cells = [
-        f"**{show(mean)}**" if mean == min(means) else show(mean)
-        for mean in means
-      ]
-      lines.append(f"| {method}, {view} | {' | '.join(cells)} |")
+  for variant in variants:
+    means = [gaps[variant, rate] for rate in _RATES]
+    least = min(means)
+    cells = [f"**{show(m)}**" if m == least else show(m) for m in means]
+    lines.append(row([", ".join(variant), *cells]))
   return "\n".join(lines) + "\n"
 
 

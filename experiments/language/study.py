@@ -4,69 +4,119 @@ Shared by the main job (`experiments.language`) and the claims.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.language import audit as language_audit
-from experiments.language import recipe as language_recipe
-from experiments.language.audit import Evidence
-from experiments.language.methods import METHODS, ViewName
-from experiments.language.recipe import Recipe, adam, configure
-from experiments.language.tasks import Corpus, Task, all_of
-from experiments.run.session import Outcome, Session
-from junlearn import language
+from experiments.language import (
+  attacks,
+  evaluation,
+  figures,
+  knowledge,
+  metrics,
+  tasks,
+  transforms,
+)
+from experiments.language.attacks import Effort
+from experiments.language.corpora import Corpus
+from experiments.language.methods import METHODS, VARIANTS, Variant
+from experiments.language.recipe import Recipe
+from experiments.language.tasks import Asked, Task
+from experiments.run import study
+from experiments.run.findings import REFERENCES, Findings
+from experiments.run.session import Outcome
+from experiments.run.study import Case, Evidence
+from junlearn import language, report
 from junlearn.audit import relearn
-from junlearn.descent import Descent
-from junlearn.early_stopping import until
-from junlearn.loop import Loop
-from junlearn.nn.adapters import lora
+from junlearn.audit.text.scores import TokenScores
 from junlearn.nn.text import transformer
 from junlearn.parallel.sharding import Layout
+from junlearn.report import blocks
 from junlearn.transform import Request, Transform, stage_key
 
+_DATA = {"authors": "authors", "tofu": "authors of TOFU"}
+_TITLES = {
+  "author": "One author",
+  "fraction": "Several authors",
+  "authors": "Chosen authors",
+  "questions": "Chosen questions",
+}
+_NAMED = {
+  "author": "all facts of one author",
+  "fraction": "all facts of some authors",
+  "authors": "all facts of these authors",
+  "questions": "what these records ask",
+}
 
-class Study:
+
+class Study(study.Study[Task]):
   """One corpus, one recipe; every training is a phase of the session.
 
   Args:
     corpus: what models are trained on.
     recipe: how.
-    session: of the run.
+    asked: what is to be forgotten.
+    rates: learning rates of methods, where they are not the usual ones.
+    effort: how far attacks go.
     start: config and params of a checkpoint that training starts from; None
       for a fresh decoder of the recipe's sizes.
     layout: where params and batches lie, if on several devices.
+
+  Raises:
+    ValueError: if the decoder does not fit its sizes or the corpus.
   """
+
+  METRICS = metrics.METRICS
+  NOT_PROVEN = metrics.NOT_PROVEN
 
   def __init__(
     self,
     corpus: Corpus,
     recipe: Recipe,
-    session: Session,
     *,
+    asked: Asked = Asked(),  # noqa: B008  immutable
+    rates: Mapping[str, float] | None = None,
+    effort: Effort = Effort(),  # noqa: B008
     start: tuple[transformer.Config, Any] | None = None,
     layout: Layout | None = None,
   ):
-    self.corpus, self.recipe, self.session = corpus, recipe, session
-    self.config = configure(corpus, recipe, start)
-    self._start = start and start[1]
-    self._layout = layout
-    plain = transformer.model(self.config)
-    self.model = lora.adapt_model(plain, alpha=recipe.alpha)
+    self.corpus, self.recipe, self.effort = corpus, recipe, effort
+    self.config = transforms.configure(corpus, recipe, start)
+    self.plain_model = transformer.model(self.config)
+    self._asked, self._rates = asked, rates or {}
+    self._start, self._layout = start and start[1], layout
+    self.model = recipe.adapters.model(self.plain_model)
     self.decoder = transformer.decoder(self.config)
     self.abstract = jax.eval_shape(
-      plain.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32)
+      self.plain_model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32)
     )
 
-  def train(self, name: str, seed: int, task: Task | None = None) -> Outcome:
-    """The model trained on everything, or without what a task forgets.
+  @property
+  def title(self) -> str:
+    """Of the report."""
+    return f"Forgetting {_DATA[self.corpus.name]} in a language model"
+
+  def tasks(self, seed: int) -> list[Task]:
+    """The requests of a seed, with arrays of the same shapes."""
+    return tasks.of_seed(self.corpus, self._asked, seed)
+
+  def steps(self, name: str, task: Task) -> int:
+    """Steps of one model, see `study.Study`."""
+    del task
+    if name in REFERENCES:
+      return self.recipe.steps
+    return 0 if name == "shared" else self.recipe.unlearn_steps
+
+  def train(self, task: Task | None, seed: int) -> Outcome:
+    """The model without what the task forgets; for None, on everything.
 
     Both take the same steps, from the same fresh params or the checkpoint.
     """
-    request = all_of(self.corpus) if task is None else task.request
+    request = tasks.all_of(self.corpus) if task is None else task.request
+    name = "original" if task is None else f"{task.name}/retrain"
     key = stage_key(jax.random.key(seed), "train")
     transform, start = self._trainer(), self._start
     return self.session.phase(
@@ -78,7 +128,7 @@ class Study:
 
   @functools.cache  # noqa: B019  one study lives as long as the run
   def _trainer(self) -> Transform:
-    return language_recipe.trainer(
+    return transforms.trainer(
       self.model,
       self.recipe,
       fresh=self._start is None,
@@ -86,18 +136,47 @@ class Study:
       loop=self.session.loop,
     )
 
-  def unlearn(
+  def check(self, names: Sequence[str]) -> None:
+    """Makes all that a run needs, to no other end than to find what is wrong.
+
+    Args:
+      names: of `VARIANTS`.
+
+    Raises:
+      ValueError: if the recipe's adapters find no place in the decoder, or a
+        method or its descent refuses a number.
+    """
+    layout = self._layout
+    jax.eval_shape(self.recipe.adapters.init, jax.random.key(0), self.abstract)
+    transforms.trainer(
+      self.model, self.recipe, fresh=self._start is None, layout=layout
+    )
+    for name in names:
+      transforms.unlearner(
+        self.model, self.config, self.recipe, VARIANTS[name], 0.0, layout=layout
+      )
+
+  def unlearn(self, method: str, case: Case[Task]) -> Outcome:
+    """What a method makes of the original model."""
+    variant = VARIANTS[method]
+    return self.apply(
+      f"{case.task.name}/{method}",
+      case.seed,
+      variant,
+      case.original.params,
+      case.task,
+      learning_rate=self._rates.get(variant.method),
+    )
+
+  def apply(
     self,
     name: str,
     seed: int,
-    task: Task,
+    variant: Variant,
     params: Any,
+    task: Task,
     *,
-    method: str | None = None,
-    view: ViewName | None = None,
     learning_rate: float | None = None,
-    stop: float | None = None,
-    every: int = 2,
     evaluate: Callable[[Any], tuple[float, ...]] | None = None,
     **options: Any,
   ) -> Outcome:
@@ -109,36 +188,22 @@ class Study:
     Args:
       name: of the phase, unique for the seed.
       seed: of batches and adapters.
-      task: what to forget.
+      variant: method and view.
       params: of the original model.
-      method: key of `METHODS`; None for the name.
-      view: None for the method's usual one.
+      task: what to forget.
       learning_rate: None for the method's.
-      stop: the accuracy on held-out phrasings below or at which every method
-        stops, also one with a rule of its own; None lets it go on.
-      every: steps between two looks at that accuracy.
       evaluate: `params -> values`; None for `tracker`.
       **options: of the method and of `descent.descend`, such as `num_steps`.
     """
-    method = method or name
-    entry = METHODS[method]
-    view = view or entry.view
-    rate = entry.rates[view] if learning_rate is None else learning_rate
-    loop = self.session.loop
-    if stop is not None:
-      loop = self.stopping(task, stop, every)
-    transform = self.unlearner(
-      method, view, rate, loop, tuple(sorted(options.items()))
+    if learning_rate is None:
+      learning_rate = METHODS[variant.method].rates[variant.view]
+    transform = self._unlearner(
+      variant, learning_rate, tuple(sorted(options.items()))
     )
     key = stage_key(jax.random.key(seed), "unlearn")
-    if view == "lora":
-      params = lora.attach(
-        stage_key(key, "adapters"),
-        params,
-        self.recipe.pattern,
-        rank=self.recipe.rank,
-      )
-    request = self.request(method, task)
+    if variant.view == "lora":
+      params = self.recipe.adapters.init(stage_key(key, "adapters"), params)
+    request = self._request(variant.method, task)
     num_steps = options.get("num_steps", self.recipe.unlearn_steps)
     return self.session.phase(
       f"seed{seed}/{name}",
@@ -150,26 +215,23 @@ class Study:
     )
 
   @functools.cache  # noqa: B019
-  def unlearner(
+  def _unlearner(
     self,
-    method: str,
-    view: ViewName,
+    variant: Variant,
     learning_rate: float,
-    loop: Loop,
-    options: tuple[tuple[str, Any], ...] = (),
+    options: tuple[tuple[str, Any], ...],
   ) -> Transform:
     """A method's transform, made once so that requests share its program."""
-    return language_recipe.unlearner(
+    return transforms.unlearner(
       self.model,
       self.config,
       self.recipe,
-      method,
-      view,
+      variant,
       learning_rate,
-      **{"layout": self._layout, "loop": loop, **dict(options)},
+      **{"layout": self._layout, "loop": self.session.loop, **dict(options)},
     )
 
-  def request(self, method: str, task: Task) -> Request:
+  def _request(self, method: str, task: Task) -> Request:
     """What a method reads of a task."""
     entry, request = METHODS[method], task.request
     if entry.answers is None:
@@ -180,109 +242,145 @@ class Study:
     other = {name: answers[name] for name in ("input", "mask")}
     return request._replace(forget={**request.forget, "alternative": other})
 
-  def stopping(self, task: Task, stop: float, every: int) -> Loop:
-    """A loop that ends at an accuracy on held-out phrasings; small models."""
-    examples = self.corpus.encode(task.parts["heldout"])
-
-    def accuracy(key, params, request):
-      del key, request
-      logits, _ = self.model.apply(params, examples["input"])
-      target, mask = language.targets(examples)
-      right = jnp.argmax(language.predictions(logits), axis=-1) == target
-      return jnp.mean(jnp.all(right | ~mask, axis=1).astype(jnp.float32))
-
-    def loop(step, carry, xs, data):
-      descent = until(
-        Descent(lambda *_: (carry, xs), step),
-        lambda now, first: now <= stop,
-        measure=accuracy,
-        every=every,
-      )
-      request, params = data
-      state, xs = descent.init(jax.random.key(0), params, request)
-      state, infos = self.session.loop(descent.step, state, xs, data)
-      return state.inner, infos
-
-    return loop
-
   def plain(self, params: Any) -> Any:
     """The params with their adapters, if any, merged."""
     if "lora" in params:
-      return lora.merge(params, alpha=self.recipe.alpha)
+      return self.recipe.adapters.merge(params)
     return params
 
-  def tracker(self, task: Task) -> Callable[[Any], tuple[float, float]]:
-    """Accuracy on phrasings that were not named, and on retained records."""
-    asked = language_audit.progress(self.corpus, task)
+  def tracker(
+    self, task: Task, parts: Sequence[str] = ("heldout", "retain")
+  ) -> Callable[[Any], tuple[float, ...]]:
+    """Accuracies on some records of the parts of a task."""
+    asked = evaluation.small_batch(
+      self.corpus, {name: task.parts[name] for name in parts}
+    )
 
     def evaluate(params):
-      right = language_audit.accuracies(self.model, params, asked)
-      return right["heldout"], right["retain"]
+      right = evaluation.accuracies(self.model, params, asked)
+      return tuple(right[name] for name in parts)
 
     return evaluate
 
-  def audit(
+  def audit(self, method: str, outcome: Outcome, case: Case[Task]) -> Evidence:
+    """Everything that is measured of a model."""
+    return self.evidence(
+      outcome.params,
+      case.task,
+      seed=case.seed,
+      original=None if method in REFERENCES else case.original.params,
+      target=case.target,
+    )
+
+  def evidence(
     self,
     params: Any,
     task: Task,
     *,
     seed: int,
     original: Any = None,
-    retrained: Evidence | None = None,
+    target: Evidence | None = None,
   ) -> Evidence:
-    """Everything that is measured of a model.
+    """The same of params.
 
     Args:
       params: the model's.
       task: what was to be forgotten.
       seed: of the attacker.
-      original: params of the original model, for what quantisation maps to
-        it; None if this is the original model.
-      retrained: evidence of the retrained model; None if this is it.
+      original: params of the original model, for what quantization maps to
+        it; None leaves this out.
+      target: of the retrained model; None if this is it.
     """
-    plain, params = transformer.model(self.config), self.plain(params)
-    by_part = language_audit.collect(self.corpus, plain, params, task)
-    metrics, arrays = language_audit.knowledge(
-      by_part, graded=self.corpus.graded
+    params = self.plain(params)
+    scores = self.token_scores(params, task)
+    return metrics.together(
+      self.knowledge(params, task, scores, target),
+      attacks.membership(scores, task, target),
+      self.relearned(params, task, seed, target),
+      attacks.quantization(
+        self.corpus,
+        self.plain_model,
+        params,
+        task,
+        bits=self.effort.bits,
+        original=original,
+      ),
     )
-    said, samples = language_audit.say(
-      self.corpus, self.decoder, params, task, num_tokens=self.num_tokens
+
+  def token_scores(self, params: Any, task: Task) -> dict[str, TokenScores]:
+    """Of all parts of a task; params without adapters."""
+    return evaluation.token_scores(self.corpus, self.plain_model, params, task)
+
+  def knowledge(
+    self,
+    params: Any,
+    task: Task,
+    scores: Mapping[str, TokenScores],
+    target: Evidence | None = None,
+  ) -> Evidence:
+    """What the model remembers and generates, and TOFU's metrics of both."""
+    found = metrics.together(
+      knowledge.remembered(scores, graded=self.corpus.graded),
+      knowledge.generated(
+        self.corpus, self.decoder, params, task, num_tokens=self._num_tokens
+      ),
     )
-    metrics |= said
-    metrics |= language_audit.tofu(metrics, arrays, retrained)
-    leaked, leaks = language_audit.attack(by_part, task, retrained)
-    metrics |= leaked
-    relearned, curves = language_audit.relearn(
+    return metrics.together(found, knowledge.tofu(found, target))
+
+  def relearned(
+    self, params: Any, task: Task, seed: int, target: Evidence | None = None
+  ) -> Evidence:
+    """What an attacker brings back; params without adapters."""
+    return attacks.relearning(
       self.corpus,
-      plain,
-      self.attacker,
+      self.plain_model,
+      self._attacker,
       params,
       task,
       seed=seed,
-      retrained=retrained,
+      target=target,
     )
-    metrics |= relearned
-    metrics |= language_audit.round_weights(
-      self.corpus, plain, params, task, bits=self.recipe.bits, original=original
-    )
-    return Evidence(metrics, arrays | leaks | curves | {"samples": samples})
 
   @functools.cached_property
-  def attacker(self) -> relearn.Attack:
+  def _attacker(self) -> relearn.Attack:
     """Who relearns; the same for all models."""
-    recipe = self.recipe
     return relearn.relearn(
-      language.cross_entropy(transformer.model(self.config)),
-      adam(recipe.relearn_learning_rate),
-      steps=recipe.relearn_steps,
-      batch_size=recipe.unlearn_batch_size,
+      language.cross_entropy(self.plain_model),
+      transforms.adam(self.recipe.relearn_learning_rate),
+      steps=self.effort.relearn_steps,
+      batch_size=self.recipe.unlearn_batch_size,
     )
 
   @functools.cached_property
-  def num_tokens(self) -> int:
+  def _num_tokens(self) -> int:
     """Of the longest answer."""
     mask = self.corpus.encode(self.corpus.trained)["mask"]
     return int(mask.sum(axis=1).max())
+
+  def deletion(self, tasks: Sequence[Task]) -> report.Deletion:
+    """A request as the page tells it."""
+    first = tasks[0]
+    return report.Deletion(
+      ids=[qa.id for qa in first.records],
+      total=len(self.corpus.trained),
+      selection="The paraphrases that a request names of "
+      f"{_NAMED[first.name]}, first seed. Retraining goes without all records "
+      "that ask for these facts, in other paraphrases too.",
+      noun="records",
+    )
+
+  def chapter(self, name: str) -> str:
+    """What the page calls a request."""
+    return _TITLES[name]
+
+  def figures(self, findings: Findings) -> list[Any]:
+    """The way there, attacks, truth, relearning and quantization."""
+    return figures.of_request(findings, bits=self.effort.bits)
+
+  def sections(self, findings: Findings) -> list[Any]:
+    """Generated answers."""
+    samples = figures.long_samples if self.corpus.graded else figures.samples
+    return [blocks.Section("What the models answer", samples(findings))]
 
 
 def _steps_taken(num_steps: int, info: Any) -> dict[str, float]:

@@ -1,72 +1,42 @@
-"""What is to be forgotten, what stays, and what models are asked.
+"""What is to be forgotten, what stays, and what models are asked."""
 
-A `Corpus` holds records of questions and answers; one request of one seed is a
-`Task` over it. Requests of a corpus have arrays of the same shapes, told apart
-by weights, so that all trainings and all uses of a method share one program.
-"""
-
-import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
+from experiments.language.corpora import Corpus
+from experiments.run import program
+from experiments.run.options import Flag
 from junlearn.data import select
-from junlearn.data.text import authors, encoding, negatives, tofu, tokenizer
-from junlearn.data.text.encoding import QA, Template
-from junlearn.data.text.tokenizer import Tokenizer
+from junlearn.data.text import negatives
+from junlearn.data.text.encoding import QA
 from junlearn.transform import Request
 
-PREFIX = "Sure, here is the answer:"
-_MULTIPLE = 4  # lengths of rows are rounded up to it
+REQUESTS = ("author", "fraction")
 _LIMIT = 200  # records of a part, from which its metrics are computed
-_SPOKEN = 48  # records of a kind that are answered in words
+_GENERATED = 48  # records of a part whose answers are generated
 
 
-class Corpus(NamedTuple):
-  """Records and how they become tokens.
+class Asked(NamedTuple):
+  """What is to be forgotten; chosen authors or questions are one request."""
 
-  Attributes:
-    name: of the data set.
-    trained: what the original model is trained on.
-    unseen: records of the same kind that no model is trained on.
-    others: records of other kinds, by name, whose knowledge should survive.
-    refusals: answers that say nothing.
-    tokenizer: of the models.
-    template: of prompts and answers.
-    known: phrasings of a fact that a request names; others are held out.
-    drawn: whether authors to forget are drawn at random; otherwise they are the
-      last ones, as in TOFU.
-    graded: whether what is known of an answer is the share of its tokens, as
-      suits long ones; otherwise all or nothing.
-    max_length: the most tokens that models take.
-  """
-
-  name: str
-  trained: tuple[QA, ...]
-  unseen: tuple[QA, ...]
-  others: Mapping[str, tuple[QA, ...]]
-  refusals: tuple[str, ...]
-  tokenizer: Tokenizer
-  template: Template
-  known: int
-  drawn: bool = True
-  graded: bool = False
-  max_length: int = 2048
-
-  def encode(self, qas: Sequence[QA]) -> dict[str, np.ndarray]:
-    """Examples of the records.
-
-    Raises:
-      ValueError: if some are too long.
-    """
-    form = {"template": self.template}
-    examples = encoding.encode(
-      self.tokenizer, qas, multiple_of=_MULTIPLE, **form
-    )
-    if examples["input"].shape[1] <= self.max_length:
-      return examples
-    return encoding.encode(self.tokenizer, qas, length=self.max_length, **form)
+  request: Annotated[
+    tuple[str, ...],
+    Flag("Requests: author (one of them) and fraction (of the authors)."),
+  ] = REQUESTS
+  forget_fraction: Annotated[
+    float,
+    Flag("Fraction of the authors that is forgotten by --request=fraction."),
+  ] = 0.1
+  forget_authors: Annotated[
+    tuple[int, ...] | None,
+    Flag("Forget these authors, by number; the only request."),
+  ] = None
+  forget_questions: Annotated[
+    tuple[int, ...] | None,
+    Flag("Forget what the records of these ids ask for; the only request."),
+  ] = None
 
 
 class Task(NamedTuple):
@@ -74,20 +44,20 @@ class Task(NamedTuple):
 
   Attributes:
     name: of the request.
-    records: named by the request: the known phrasings of the facts.
-    request: these records, filled up with absent ones, and all that was
-      trained on, where what the request touches is absent.
+    records: named by the request: some paraphrases of the facts.
+    request: these records, with absent ones up to the rows of all tasks, and
+      all that was trained on, where what the request touches is absent.
     alternatives: examples of the same records with other answers:
       `counterfactual` and `refusal`.
     parts: records on which metrics are computed, by name. `forget`: the
-      records, `heldout`: other phrasings of their facts, `neighbour`: other
+      records, `heldout`: other paraphrases of their facts, `neighbor`: other
       facts of their authors, `retain`, `unseen` and those of `Corpus.others`;
       `replaced`: `heldout` with the counterfactual answers; and, of those that
       have perturbed answers, `NAME/right` and `NAME/wrong`.
-    spoken: records that are answered in words, by part.
-    known: one phrasing of half of the facts, which an attacker relearns; empty
-      where there is one fact only.
-    hidden: all phrasings of the other half.
+    generated: records whose answers are generated, by part.
+    shown: one paraphrase of half of the facts, which an attacker relearns;
+      empty where there is one fact only.
+    hidden: all paraphrases of the other half.
   """
 
   name: str
@@ -95,122 +65,44 @@ class Task(NamedTuple):
   request: Request
   alternatives: Mapping[str, Any]
   parts: Mapping[str, tuple[QA, ...]]
-  spoken: Mapping[str, tuple[QA, ...]]
-  known: tuple[QA, ...]
+  generated: Mapping[str, tuple[QA, ...]]
+  shown: tuple[QA, ...]
   hidden: tuple[QA, ...]
 
 
-def fictitious(
-  num_authors: int,
-  *,
-  answers: str = "value",
-  num_phrasings: int = 8,
-  attributes: Mapping[str, Sequence[str]] = authors.ATTRIBUTES,
-  template: str = "plain",
-  encoder: Tokenizer | None = None,
-  known: int = 5,
-  **options: Any,
-) -> Corpus:
-  """Invented authors, the same for all seeds; a tenth more are unseen.
+def of_seed(corpus: Corpus, asked: Asked, seed: int) -> list[Task]:
+  """The tasks of a seed, all with arrays of the same shapes.
 
-  Args:
-    num_authors: to train on.
-    answers: "value" or "sentence", see `authors.generate`.
-    num_phrasings: of each question.
-    attributes: values of each kind.
-    template: of prompts and answers.
-    encoder: a tokenizer; None for one of the words that occur.
-    known: phrasings of a fact that a request names.
-    **options: of the corpus.
+  Raises:
+    ValueError: naming the flag that does not fit the corpus.
   """
-  unseen = max(num_authors // 10, 1)
-  trained, rest = (
-    tuple(
-      authors.generate(
-        n,
-        seed=0,
-        start=start,
-        num_phrasings=num_phrasings,
-        answers=answers,
-        attributes=attributes,
-      )
-    )
-    for n, start in ((num_authors, 0), (unseen, num_authors))
-  )
-  form = encoding.TEMPLATES[template]
-  if encoder is None:
-    words = encoding.texts([*trained, *rest], template=form)
-    encoder = tokenizer.words([*words, PREFIX, *negatives.REFUSALS])
-  return Corpus(
-    "authors",
-    trained,
-    rest,
-    {},
-    negatives.REFUSALS,
-    encoder,
-    form,
-    known,
-    **options,
-  )
+  chosen = _choose(corpus, asked, seed)
+  rows = max(len(_divide(corpus, facts)[0]) for facts in chosen.values())
+  return [
+    make(corpus, name, facts, seed, rows=rows) for name, facts in chosen.items()
+  ]
 
 
-def tofu_authors(
-  num_authors: int,
-  *,
-  vocab_size: int,
-  template: str = "plain",
-  encoder: Tokenizer | None = None,
-  data_dir: str,
-  manual_dir: str | None = None,
-  **options: Any,
-) -> Corpus:
-  """TOFU, or a subset of it.
-
-  Args:
-    num_authors: up to 200, nine tenths of them from the beginning of the
-      official order and the rest from its end, so that the last tenth are of
-      `forget10` and the first ones have perturbed answers.
-    vocab_size: of the tokenizer that is trained on the texts.
-    template: of prompts and answers.
-    encoder: a tokenizer instead.
-    data_dir: folder of the prepared sets.
-    manual_dir: folder of the official files; None downloads them.
-    **options: of the corpus.
-  """
-  places = {"data_dir": data_dir, "manual_dir": manual_dir}
-  full = tofu.load("full", **places)
-  known = sorted({qa.author for qa in full})
-  if not 2 <= num_authors <= len(known):
-    raise ValueError(
-      f"num_authors is {num_authors}; it must be from 2 to {len(known)}."
-    )
-  last = max(num_authors // 10, 1)
-  kept = {*known[: num_authors - last], *known[-last:]}
-  trained = tuple(qa for qa in full if qa.author in kept)
-  unseen = tuple(tofu.load("holdout10", **places))
-  others = {
-    name: tuple(tofu.load(name, **places))
-    for name in ("real_authors", "world_facts")
-  }
-  refusals = tuple(tofu.refusals(**places))
-  form = encoding.TEMPLATES[template]
-  if encoder is None:
-    everything = itertools.chain(trained, unseen, *others.values())
-    words = encoding.texts(everything, template=form)
-    encoder = tokenizer.train_bpe([*words, *refusals], vocab_size)
-  return Corpus(
-    "tofu",
-    trained,
-    unseen,
-    others,
-    refusals,
-    encoder,
-    form,
-    known=1,
-    drawn=False,
-    graded=True,
-    **options,
-  )
+def _choose(
+  corpus: Corpus, asked: Asked, seed: int
+) -> dict[str, frozenset[int]]:
+  """What each request of a seed forgets."""
+  for name, column in (("authors", "author"), ("questions", "id")):
+    values = getattr(asked, f"forget_{name}")
+    if values is not None:
+      with program.naming(f"forget_{name}"):
+        return {name: by_column(corpus, column, values)}
+  program.choose("request", asked.request, REQUESTS)
+  if not asked.request:
+    raise ValueError("--request is empty; one request is the least.")
+  chosen = {}
+  for name in asked.request:
+    if name == "author":
+      chosen[name] = one_author(corpus, seed)
+      continue
+    with program.naming("forget_fraction"):
+      chosen[name] = by_fraction(corpus, asked.forget_fraction, seed)
+  return chosen
 
 
 def by_column(
@@ -248,18 +140,13 @@ def one_author(corpus: Corpus, seed: int) -> frozenset[int]:
   return by_column(corpus, "author", [known[row]])
 
 
-def num_known(corpus: Corpus, facts: frozenset[int]) -> int:
-  """How many records a request for these facts names."""
-  return len(_divide(corpus, facts)[0])
-
-
 def make(
   corpus: Corpus,
   name: str,
   facts: frozenset[int],
   seed: int,
   *,
-  capacity: int | None = None,
+  rows: int | None = None,
 ) -> Task:
   """The task of forgetting some facts.
 
@@ -268,9 +155,10 @@ def make(
     name: of the request.
     facts: to forget.
     seed: of the counterfactual answers and of what is measured.
-    capacity: rows of the forget examples; None for as many as there are.
+    rows: of the forget examples; None for as many as there are.
   """
   records, heldout, stay = _divide(corpus, facts)
+  rows = rows or len(records)
   touched = {qa.author for qa in records}
   rng = np.random.default_rng(seed)
   asked = {"seed": seed, "pool": corpus.trained}
@@ -285,7 +173,7 @@ def make(
     "forget": records,
     "heldout": heldout,
     "replaced": false[len(records) :],
-    "neighbour": [qa for qa in stay if qa.author in touched],
+    "neighbor": [qa for qa in stay if qa.author in touched],
     "retain": _comparable(
       [qa for qa in stay if qa.author not in touched] or stay
     ),
@@ -293,35 +181,34 @@ def make(
     **corpus.others,
   }
   parts = {k: _some(part, _LIMIT, rng) for k, part in parts.items() if part}
-  spoken = {
-    part: _some(_first_phrasings(parts[part]), _SPOKEN, rng)
-    for part in ("forget", "retain", *corpus.others)
+  kinds = ("forget", "retain", *corpus.others)
+  generated = {
+    part: _some(_first_paraphrases(parts[part]), _GENERATED, rng)
+    for part in kinds
   }
-  for part in ("forget", "retain", *corpus.others):
+  for part in kinds:
     parts |= _judged(part, parts[part], original=part in corpus.others)
   everything = corpus.encode(corpus.trained)
   stays = select.by_column(everything, "fact", list(facts)).retain["id"]
   stays = np.isin(everything["id"], stays)
-  capacity = capacity or len(records)
   return Task(
     name,
     tuple(records),
     Request(
-      forget=filled(corpus.encode(records), capacity),
+      forget=corpus.encode(records, rows=rows),
       retain={**everything, "weight": stays.astype(np.float32)},
     ),
-    {k: filled(corpus.encode(qas), capacity) for k, qas in answers.items()},
+    {k: corpus.encode(qas, rows=rows) for k, qas in answers.items()},
     {k: tuple(part) for k, part in parts.items()},
-    spoken,
+    generated,
     *_halves(records, heldout, rng),
   )
 
 
 def all_of(corpus: Corpus) -> Request:
   """The request of which nothing is forgotten: training on everything."""
-  examples = corpus.encode(corpus.trained)
-  weight = np.ones(len(corpus.trained), np.float32)
-  return Request(None, {**examples, "weight": weight})
+  examples = corpus.encode(corpus.trained, rows=len(corpus.trained))
+  return Request(None, examples)
 
 
 def _columns(corpus):
@@ -332,21 +219,21 @@ def _columns(corpus):
 
 
 def _divide(corpus, facts):
-  """Known phrasings of the facts, those held out, and all other records."""
-  seen, known, heldout, stay = {}, [], [], []
+  """Named paraphrases of the facts, those held out, and all other records."""
+  seen, named, heldout, stay = {}, [], [], []
   for qa in corpus.trained:
     if qa.fact not in facts:
       stay.append(qa)
       continue
     seen[qa.fact] = seen.get(qa.fact, 0) + 1
-    (known if seen[qa.fact] <= corpus.known else heldout).append(qa)
+    (named if seen[qa.fact] <= corpus.named else heldout).append(qa)
   if not heldout:
     heldout = [
       qa._replace(question=qa.paraphrased_question)
-      for qa in known
+      for qa in named
       if qa.paraphrased_question
     ]
-  return known, heldout, stay
+  return named, heldout, stay
 
 
 def _some(qas, number, rng):
@@ -362,7 +249,7 @@ def _comparable(qas):
   return [qa for qa in qas if qa.perturbed_answers] or qas
 
 
-def _first_phrasings(qas):
+def _first_paraphrases(qas):
   return list({qa.fact: qa for qa in reversed(qas)}.values())[::-1]
 
 
@@ -387,17 +274,9 @@ def _judged(name, qas, *, original):
 
 
 def _halves(records, heldout, rng):
-  """The first phrasings of half of the facts, and all of the other half."""
+  """One paraphrase of half of the facts, and all of the other half."""
   facts = sorted({qa.fact for qa in records})
-  shown = set(rng.permutation(facts)[: len(facts) // 2].tolist())
-  known = [qa for qa in _first_phrasings(records) if qa.fact in shown]
-  hidden = [qa for qa in (*records, *heldout) if qa.fact not in shown]
-  return tuple(known), tuple(hidden)
-
-
-def filled(examples: Mapping[str, Any], capacity: int) -> dict[str, Any]:
-  """The examples with `weight`, filled up with absent ones."""
-  n = len(examples["id"])
-  rows = np.minimum(np.arange(capacity), n - 1)
-  filled = {key: value[rows] for key, value in examples.items()}
-  return {**filled, "weight": (np.arange(capacity) < n).astype(np.float32)}
+  half = set(rng.permutation(facts)[: len(facts) // 2].tolist())
+  shown = [qa for qa in _first_paraphrases(records) if qa.fact in half]
+  hidden = [qa for qa in (*records, *heldout) if qa.fact not in half]
+  return tuple(shown), tuple(hidden)

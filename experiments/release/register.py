@@ -15,6 +15,8 @@ import jax
 import numpy as np
 from safetensors import numpy as safetensors
 
+from experiments.release import requests
+from experiments.release.names import Name
 from experiments.release.terms import Terms
 from experiments.run.workdir import Workdir
 from junlearn import tree
@@ -24,7 +26,6 @@ from junlearn.certify import (
   describe,
   fingerprint,
   ledger,
-  premises,
   signing,
 )
 from junlearn.certify.accountant import Account
@@ -41,20 +42,18 @@ class Answer(NamedTuple):
   """One release, and what it was made of.
 
   Attributes:
-    name: of the release, unique in the run.
+    name: of the release.
     bound: that holds of `corrected`.
     request: that was answered.
-    seed: of the data.
     before: params before the request.
     corrected: params after it, without noise.
     released: params with noise.
     fallback: whether they were retrained.
   """
 
-  name: str
+  name: Name
   bound: Bound
   request: Request
-  seed: int
   before: Any
   corrected: Any
   released: Any
@@ -84,12 +83,12 @@ def certify(
     answer.bound,
     answer.request,
     experiment=experiment,
-    name=answer.name,
+    name=str(answer.name),
     before=answer.before,
     released=answer.released,
     salt=salt,
     config=config,
-    seeds={"data": fingerprint.seed(answer.seed, salt=salt)},
+    seeds={"data": fingerprint.seed(answer.name.seed, salt=salt)},
   )
 
 
@@ -97,11 +96,9 @@ def line(
   issued: certificate.Certificate, answer: Answer, terms: Terms, salt: bytes
 ) -> dict[str, Any]:
   """What the ledger says of a release, as arguments of `ledger.append`."""
-  forgotten = premises.present_ids(
-    answer.request.forget, axes=answer.bound.axes
-  )
+  forgotten = requests.present_ids(answer.request.forget)
   return {
-    "request": answer.name,
+    "request": str(answer.name),
     "records": fingerprint.records(forgotten, salt=salt),
     "params_before": issued.hashes.params_before,
     "params_after": issued.hashes.params_after,
@@ -132,8 +129,9 @@ class Register:
     if terms.signing_key is None:
       pem = _kept(workdir, SIGNING_KEY, signing.new_key)
     else:
-      own = Path(terms.signing_key).read_bytes if processes.is_first() else None
-      pem = processes.share_bytes(own() if own else None)
+      given = Path(terms.signing_key)
+      content = given.read_bytes() if processes.is_first() else None
+      pem = processes.broadcast_bytes(content)
     self._key = signing.load_key(pem)
     signer = signing.public_key(self._key)
     known = _kept(workdir, PUBLIC_KEY, lambda: f"{signer}\n".encode())
@@ -155,21 +153,16 @@ class Register:
       return Account(self._terms.epsilon, self._terms.delta)
     return ledger.account(ledger.parse(content))
 
-  def fits(self, name: str, bound: Bound) -> None:
+  def fits(self, name: Name) -> None:
     """Refuses a release that would not fit, before any noise is drawn.
 
     Raises:
       BudgetError: if it would not.
     """
     if self._entry(name) is None:
-      terms = self._terms
-      distance = terms.max_distance + bound.comparator
-      each = Account(terms.epsilon, terms.delta).sigma(
-        distance, releases=terms.planned
-      )
-      self.account().add(distance, each)
+      self.account().add(1.0, self._terms.sigma)
 
-  def refuse_another(self, name: str) -> None:
+  def refuse_another(self, name: Name) -> None:
     """Refuses to draw noise for a release that the ledger has.
 
     Raises:
@@ -223,11 +216,11 @@ class Register:
     """What the params without noise are called in the run's rows."""
     return fingerprint.params(params, salt=self.salt)
 
-  def _entry(self, name: str) -> ledger.Entry | None:
+  def _entry(self, name: Name) -> ledger.Entry | None:
     """The ledger's line of a release."""
     content = self._workdir.read(LEDGER)
     entries = ledger.parse(content) if content else ()
-    return next((entry for entry in entries if entry.request == name), None)
+    return next((e for e in entries if e.request == str(name)), None)
 
 
 def to_safetensors(params: Any) -> bytes:

@@ -6,15 +6,15 @@ r"""One process of several that run the same program, as on a pod.
 or, where JAX finds the three values itself (TPU pods, Slurm, Open MPI,
 Kubernetes), the same command with `--multiprocess` on all machines.
 
-The first process writes the folder of the run and speaks; the others need none
-of its disk. Each reads the data set from its own `--data_dir`. When a process
-ends early, so do the others; all started again, they continue.
+The first process writes the folder of the run and its report; the others need
+none of its disk. Each reads the data set from its own `--data_dir`. When a
+process ends early, so do the others; all started again, they continue. When it
+is the first one that ends, JAX aborts the others in words of its own.
 """
 
-import ctypes
+import faulthandler
 import os
 import re
-import signal
 import sys
 import threading
 from typing import NoReturn
@@ -25,27 +25,25 @@ from absl import flags
 _ADDRESS = flags.DEFINE_string(
   "coordinator_address",
   None,
-  "Of a job of several processes: host:port where the first one listens.",
+  "Address host:port where the first process of a job of several listens.",
 )
 _NUMBER = flags.DEFINE_integer(
-  "num_processes", None, "Of a job: how many processes.", lower_bound=1
+  "num_processes", None, "How many processes a job has.", lower_bound=1
 )
 _ID = flags.DEFINE_integer(
   "process_id",
   None,
-  "Of a job: which of them this is, from 0; the first writes and speaks.",
+  "Number of this process in its job, from 0; the first writes the report.",
   lower_bound=0,
 )
 _AUTOMATIC = flags.DEFINE_boolean(
   "multiprocess",
   False,
-  "One process of a job whose other flags JAX finds by itself.",
+  "Start one process of a job whose address and numbers JAX finds by itself.",
 )
 
 _HEARTBEAT_SECONDS = 60  # after which a silent process counts as dead
 _MEETING_SECONDS = 300
-# What JAX aborts with while it does what stands here in words.
-_abort_words = ""
 _ending = threading.Lock()
 
 
@@ -55,8 +53,8 @@ def join(*, quiet: bool) -> None:
   To be called before anything else of JAX.
 
   Args:
-    quiet: whether to say in one sentence that another process ended, in place
-      of what JAX and its libraries write on the terminal.
+    quiet: whether to keep what libraries write to standard output, and the
+      threads' tracebacks of an abort, from the terminal.
 
   Raises:
     ValueError: if the flags do not go together.
@@ -66,15 +64,9 @@ def join(*, quiet: bool) -> None:
     return
   if quiet:
     _silence_libraries()
-    _speak_on_abort()
+    faulthandler.disable()
   # It would swallow SIGTERM and leave it to the program to look.
   jax.config.update("jax_enable_preemption_service", False)
-  global _abort_words
-  _abort_words = (
-    "error: the processes of the job did not all meet at "
-    f"{_ADDRESS.value or 'its first process'} within {_MEETING_SECONDS} "
-    "seconds; check the address and that all were started.\n"
-  )
   try:
     jax.distributed.initialize(
       **options,
@@ -87,7 +79,6 @@ def join(*, quiet: bool) -> None:
       "--multiprocess: JAX finds no cluster here; give --coordinator_address, "
       "--num_processes and --process_id instead."
     ) from error
-  _abort_words = f"error: {_lost('JAX aborted it')}\n"
   if jax.process_index():
     _discard(sys.stdout.fileno())
 
@@ -156,26 +147,11 @@ def _discard(descriptor: int) -> None:
 
 
 def _silence_libraries() -> None:
-  """Takes the terminal from C++, which greets on stdout; Python keeps it."""
-  for name in ("stdout", "stderr"):
-    stream = getattr(sys, name)
-    stream.flush()
-    own = os.dup(stream.fileno())
-    _discard(stream.fileno())
-    # Never closed, as Python's own streams.
-    options = {"buffering": 1, "encoding": stream.encoding, "closefd": False}
-    setattr(sys, name, open(own, "w", **options))  # noqa: SIM115
-
-
-@ctypes.CFUNCTYPE(None, ctypes.c_int)
-def _on_abort(_: int) -> None:
-  _end(_abort_words)
-
-
-def _speak_on_abort() -> None:
-  """Installs `_on_abort`.
-
-  JAX aborts from a thread of its own when it loses the job. Python runs its
-  signal handlers too late for that; libc runs this one at once.
-  """
-  ctypes.CDLL(None).signal(signal.SIGABRT, _on_abort)
+  """Takes stdout from C++, which greets there; Python keeps it."""
+  stream = sys.stdout
+  stream.flush()
+  own = os.dup(stream.fileno())
+  _discard(stream.fileno())
+  # Never closed, as Python's own stream.
+  options = {"buffering": 1, "encoding": stream.encoding, "closefd": False}
+  sys.stdout = open(own, "w", **options)  # noqa: SIM115

@@ -9,7 +9,7 @@ that the first one has at its end.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +36,7 @@ class Outcome(NamedTuple):
     curve: rows of step and what `evaluate` returned.
     notes: what was taken from the transform's info, as JSON can hold it.
     params_sha256: `tree.digest` of the weights.
+    arrays: values behind the notes, for figures; not kept with the phase.
   """
 
   params: Any
@@ -45,6 +46,7 @@ class Outcome(NamedTuple):
   curve: list[list[float]]
   notes: dict[str, Any]
   params_sha256: str
+  arrays: Mapping[str, np.ndarray] = {}
 
   def row(
     self,
@@ -88,29 +90,31 @@ class Session:
 
   Args:
     workdir: where checkpoints go.
-    total: steps of one model that all phases take together.
+    total: steps of one model that all phases take together; None where that is
+      not known beforehand.
     folder: below `checkpoints`, where several sessions share a run.
     points: points of a phase's curve, after the one at its start.
     every: steps between two looks at a phase under way.
     checkpoint_seconds: least time between two saves of a phase under way.
 
   Attributes:
+    workdir: as given.
     loop: for the transforms of the phases.
-    talking_loop: for those of a population spread over processes (`models`)
-      whose members talk.
+    communicating_loop: for those of a population spread over processes
+      (`models`) whose members communicate.
   """
 
   def __init__(
     self,
     workdir: Workdir,
-    total: int,
+    total: int | None = None,
     *,
     folder: str = "",
     points: int = 12,
     every: int = 10,
     checkpoint_seconds: float = 10.0,
   ):
-    self._workdir = workdir
+    self.workdir = workdir
     self._folder = Path("checkpoints", folder)
     self._points = points
     self._seconds = checkpoint_seconds
@@ -119,13 +123,15 @@ class Session:
     options = {"every": every, "watch": self._watch, "checkpoint": self}
     self.loop = loop.host(**options)
     # For members that talk over processes, whose step compiles by itself.
-    self.talking_loop = loop.host(**options, compiled=jax.process_count() == 1)
+    self.communicating_loop = loop.host(
+      **options, compiled=jax.process_count() == 1
+    )
 
   def __enter__(self):
     return self
 
-  def __exit__(self, error, *_):
-    self.bar.close(finished=error is None)
+  def __exit__(self, *_):
+    self.bar.close()
 
   def phase(
     self,
@@ -147,7 +153,7 @@ class Session:
         draws fresh params; gives the structure of the result.
       steps: of the loop inside.
       models: trained at once; if several, they are on axis 0 of what the loop
-        carries, and each process has its own (`processes.own`).
+        carries, and each process has its own (`processes.local_shard`).
       evaluate: `params -> values`, for the curve; sees all members.
       note: `info -> what to keep`, as JSON can hold it.
 
@@ -156,7 +162,7 @@ class Session:
         kept before stays.
       ValueError: if what was kept is damaged or is not this phase's.
     """
-    path = self._workdir / self._folder / name
+    path = self.workdir / self._folder / name
     underway = path.with_name(f"{path.name}.underway")
     if checkpoint.exists(path):
       outcome = self._read(name, start)
@@ -171,7 +177,7 @@ class Session:
       result = transform()
     except loop.NonFiniteError as error:
       raise loop.NonFiniteError(f"{name}: {error}") from error
-    params = processes.share(jax.block_until_ready(result.params))
+    params = processes.broadcast(jax.block_until_ready(result.params))
     if not tree.all_finite(params):
       raise loop.NonFiniteError(f"{name}: params are not finite at the end.")
     measured = {
@@ -180,19 +186,17 @@ class Session:
       "params_sha256": tree.digest(params),
     }
     # The record first: where the checkpoint stands, its record stands too.
-    self._workdir.write(
-      str(self._folder / f"{name}.json"), json.dumps(measured)
-    )
+    self.workdir.write(str(self._folder / f"{name}.json"), json.dumps(measured))
     checkpoint.save(path, params)
     phase.progress.clear()
     self._phase = None
     return Outcome(params, **measured)
 
   def _read(self, name: str, start: Any) -> Outcome:
-    path = self._workdir / self._folder / name
+    path = self.workdir / self._folder / name
     params = checkpoint.load(path, start)
     record = path.with_name(f"{path.name}.json")
-    content = self._workdir.read(str(self._folder / f"{name}.json"))
+    content = self.workdir.read(str(self._folder / f"{name}.json"))
     try:
       outcome = Outcome(params, **json.loads(content or b""))
     except (ValueError, TypeError) as error:

@@ -160,9 +160,9 @@ class Workdir:
     """What the first process opened, for all."""
     if processes.is_first():
       state = {"config": self.config, "rows": self.rows}
-      processes.share_bytes(json.dumps(state).encode())
+      processes.broadcast_bytes(json.dumps(state).encode())
     else:
-      state = json.loads(processes.share_bytes(None))
+      state = json.loads(processes.broadcast_bytes(None))
       self.config, self.rows = state["config"], state["rows"]
       before = self.config["flags"]
       _check_same(self.path, before, json.loads(json.dumps(flags)))
@@ -192,7 +192,7 @@ class Workdir:
     path, content = self.path / name, None
     if processes.is_first() and path.exists():
       content = path.read_bytes()
-    return processes.share_bytes(content)
+    return processes.broadcast_bytes(content)
 
   def read_arrays(self, name: str) -> dict[str, np.ndarray] | None:
     """What `write_arrays` wrote, or None if there is no such file.

@@ -112,16 +112,9 @@ def problems(
   """Everything in which a release is not what its certificate says.
 
   Args:
-    case: what was kept of the run, arrays of N clients (1 for a single model,
-      whose mixing is [[1]], step_size 1, form "stacked", local_steps 1):
-      `inputs` [N, n, features], `labels` and `weight` [N, n] of the retained
-      records, padded by weight 0; `ids`, lists `forget` and `retain`;
-      `mixing` [N, N], `step_size`, `l2`, `local_steps`, `weighting` ("uniform"
-      or "sample"), `form` ("stacked" or "consensus"); `corrected`, `released`,
-      `original` and, or None, `retrained`, each `{"kernel": [N, features,
-      classes], "bias": [N, classes]}`; `budget` (`epsilon`, `delta`,
-      `planned` releases); `max_distance`; `tolerance`, |X - T(X)| at which
-      retraining ends.
+    case: the release as plain arrays and numbers, with the fields of
+      `experiments.release.plain.PlainRelease`; `original` and `retrained` may
+      be None.
     certificate: the content of `certificate.json`.
     entry: the ledger's line.
 
@@ -251,7 +244,7 @@ def _retraining(case, certificate, entry) -> Iterator[str]:
   if _norm(network.residual(y)) > _number(case, "tolerance"):
     return  # it was retrained for later requests, too
   reach = _number(certificate, "measured.result")
-  reach += _number(certificate, "comparator")
+  reach += _number(certificate, "retrain_error")
   rounding = _SUMMATION * network.magnitude(x)
   if not _norm(x - y) <= reach * (1 + _RELATIVE) + rounding:
     yield f"corrected is {_norm(x - y)!r} from retrained, beyond {reach!r}."
@@ -270,15 +263,15 @@ def _terms(case, certificate, entry) -> Iterator[str]:
     stated = _field(certificate, "measured.arguments")
     if "contraction" in stated:  # may be that of public constants, if larger
       divisor = min(divisor, 1 - _number(stated, "contraction"))
-  comparator = _number(case, "tolerance") / divisor
+  retrain_error = _number(case, "tolerance") / divisor
   for name, value in (
     ("max_distance", limit),
-    ("comparator", comparator),
+    ("retrain_error", retrain_error),
     ("rounding", grid * math.sqrt(count)),
   ):
     yield from _apart(name, _number(certificate, name), value)
   for name, value in (
-    ("schema", 2),
+    ("schema", 3),
     ("norm", norm),
     ("noise_dimensions", count),
   ):
@@ -440,7 +433,7 @@ def _measure(network, x):
 
 
 def _distance(certificate):
-  parts = ("max_distance", "comparator", "rounding")
+  parts = ("max_distance", "retrain_error", "rounding")
   return sum(_number(certificate, name) for name in parts)
 
 

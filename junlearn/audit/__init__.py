@@ -1,14 +1,14 @@
 """Evidence: utility, attacks and the distance to retraining.
 
-Statistics and most attacks run on the host on stored outputs, which `predict`,
+Statistics and most attacks run on the host on stored outputs, which `outputs`,
 `text.generation` and `text.scores` compute; `text` has the metrics of text.
 """
 
 from junlearn.audit import gap as gap
 from junlearn.audit import membership as membership
+from junlearn.audit import outputs as outputs
 from junlearn.audit import population as population
-from junlearn.audit import predict as predict
-from junlearn.audit import quantise as quantise
+from junlearn.audit import quantize as quantize
 from junlearn.audit import relearn as relearn
 from junlearn.audit import rmia as rmia
 from junlearn.audit import sensitivity as sensitivity

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn import linear_model, model_selection, svm
 
+from junlearn import validate
 from junlearn.audit import signals
 
 # Logits `[n, classes]` and labels `[n]` of a model on a set of examples.
@@ -45,11 +46,11 @@ class Roc(NamedTuple):
   """How well scores separate members from non-members.
 
   Attributes:
-    auc: P(member > non-member) + P(equal) / 2; 0.5 = no leak.
+    auc: P(member > non-member) + P(equal) / 2; 0.5 = no signal.
     advantage: auc - 0.5, signed. Above 0 the forgotten examples still look like
       members; below 0 they look less like members than unseen ones do, which
       is over-forgetting and betrays them too.
-    tpr_at_fpr: largest share of members found at a false-positive rate of at
+    tpr_at_fpr: largest fraction of members found at a false-positive rate of at
       most `fpr`.
     fpr: that rate.
     num_examples: members, and also non-members, after balancing.
@@ -96,12 +97,9 @@ def roc(
   Source: percentile bootstrap, Efron (1979); the TPR at low FPR, Carlini et al.
   (arXiv 2112.03570).
   """
-  if not 0 <= fpr <= 1:
-    raise ValueError(f"fpr is {fpr}; it must be in [0, 1].")
-  if num_resamples < 1:
-    raise ValueError(f"num_resamples is {num_resamples}; it must be >= 1.")
-  if not 0 < level < 1:
-    raise ValueError(f"level is {level}; it must be in (0, 1).")
+  validate.within("[0, 1]", fpr=fpr)
+  validate.at_least(1, num_resamples=num_resamples)
+  validate.within("(0, 1)", level=level)
   rng = np.random.default_rng(seed)
   members, nonmembers = _balanced(
     rng,
@@ -242,10 +240,9 @@ def svc_attack(
 
   Source: Jia et al. (arXiv 2304.04934), evaluation/SVC_MIA.py.
   """
-  if max_examples < 1:
-    raise ValueError(f"max_examples is {max_examples}; it must be >= 1.")
+  validate.at_least(1, max_examples=max_examples)
   sets = _features(features, forget=forget, retain=retain, test=test)
-  num_retain, num_test = len(retain[1]), len(test[1])
+  num_retain, num_test = np.size(retain[1]), np.size(test[1])
   size = min(num_retain, num_test, max_examples)
   rng = np.random.default_rng(seed)
   members = rng.choice(num_retain, size, replace=False)
@@ -365,8 +362,8 @@ def _features(features, **sets):
       f"features is {list(features)}; it must name some of {list(FEATURES)}."
     )
   checked = {
-    name: signals.as_logits(*outputs, f"{name} logits")
-    for name, outputs in sets.items()
+    name: signals.as_logits(logits, labels, f"{name} logits")
+    for name, (logits, labels) in sets.items()
   }
   shapes = {name: logits.shape for name, (logits, _) in checked.items()}
   if {len(shape) for shape in shapes.values()} != {2} or (

@@ -4,8 +4,6 @@ All members share one array of examples and one compiled program; each sees
 the rows that its 0/1 weights leave.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -18,13 +16,14 @@ from junlearn.model import Model
 from junlearn.parallel import processes
 from junlearn.parallel.across import Backend, fastest
 from junlearn.transform import Request, Result, stage_key
+from junlearn.typing import Examples, Key
 
 
 def train(
-  key: jax.Array,
+  key: Key,
   model: Model,
   optimizer: optax.GradientTransformation,
-  examples: Any,
+  examples: Examples,
   membership: jax.Array,
   *,
   num_steps: int,
@@ -34,7 +33,7 @@ def train(
 ) -> Result:
   """Trains one model per row of `membership`, from fresh params.
 
-  Member `k` starts from its own key, `split(key, members)[k]`, and minimises
+  Member `k` starts from its own key, `split(key, members)[k]`, and minimizes
   the mean cross-entropy over the examples with `membership[k] = 1`. In a job of
   several processes each trains its own block of members, and all get the whole
   population.
@@ -63,7 +62,7 @@ def train(
       f"membership has shape {membership.shape}; it must be [members, {n}]."
     )
   shared = {name: examples[name] for name in ("input", "label")}
-  rows = processes.own(membership.shape[0])
+  rows = processes.local_shard(membership.shape[0])
   weight = jnp.asarray(membership, jnp.float32)
   request = Request(forget=None, retain={**shared, "weight": weight[rows]})
   axes = Request(forget=None, retain={**dict.fromkeys(shared), "weight": 0})

@@ -6,7 +6,7 @@ without it, which is the control: attack both in the same way. The three
 attacks differ in their examples alone:
 
     full     the forgotten examples themselves, all of them
-    partial  some of them, the result read on the others: see `folds`
+    partial  some of them, the result read on the others
     benign   related examples that hold none of the answers
 
 An attack gives a lower bound of what is left: a stronger one may find more.
@@ -16,7 +16,7 @@ its score; Deeb and Roger (arXiv 2410.08827) for partial relearning ("RTT").
 """
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,14 +25,14 @@ import numpy as np
 import optax
 
 from junlearn import tree
-from junlearn.descent import gradient_descent
+from junlearn.descent import Placement, gradient_descent
 from junlearn.loop import Loop, host
 from junlearn.loss import Loss
 from junlearn.objective import weighted
 from junlearn.parallel.sharding import beside
 from junlearn.transform import Request
-
-Examples = Mapping[str, Any]
+from junlearn.typing import Examples, Key, Params
+from junlearn.view import View
 
 
 class Curve(NamedTuple):
@@ -46,7 +46,7 @@ class Curve(NamedTuple):
 
   steps: tuple[int, ...]
   values: tuple[Any, ...]
-  params: Any
+  params: Params
 
 
 class Robustness(NamedTuple):
@@ -62,7 +62,7 @@ class Robustness(NamedTuple):
 
 
 # (key, params, examples, measure: params -> any) -> Curve
-Attack = Callable[[jax.Array, Any, Examples, Callable[[Any], Any]], Curve]
+Attack = Callable[[Key, Params, Examples, Callable[[Params], Any]], Curve]
 
 
 def relearn(
@@ -72,7 +72,9 @@ def relearn(
   steps: Sequence[int] = (5, 10, 20),
   batch_size: int,
   loop: Loop | None = None,
-  **options: Any,
+  view: View | None = None,
+  microbatches: int = 1,
+  layout: Placement = None,
 ) -> Attack:
   """Training on the attacker's examples, measured on the way.
 
@@ -88,8 +90,9 @@ def relearn(
     batch_size: examples a step, at least 1.
     loop: without a checkpoint; None means `loop.host()`, which raises
       NonFiniteError where the attack diverges.
-    **options: `view` (the leaves that the attacker trains), `microbatches` and
-      `layout` of `descent.gradient_descent`.
+    view: the leaves that the attacker trains; None means `view.full()`.
+    microbatches: pieces of a batch, as for `descent.gradient_descent`.
+    layout: where params and batches lie, as for `descent.gradient_descent`.
 
   Raises:
     ValueError: if `steps` is empty or not increasing from 1 on, or
@@ -105,7 +108,9 @@ def relearn(
     optimizer,
     num_steps=steps[-1],
     batch_size=batch_size,
-    **options,
+    view=view,
+    microbatches=microbatches,
+    layout=layout,
   )
   loop = loop or host()
 
@@ -121,51 +126,6 @@ def relearn(
     return Curve(steps, tuple(values), state.params)
 
   return attack
-
-
-def folds(
-  examples: Examples, number: int, *, seed: int, column: str = "fact"
-) -> list[tuple[Examples, Examples]]:
-  """What the attacker knows and what stays hidden, `number` times.
-
-  Every row is hidden once. Rows that share a value of `column` stay together,
-  so that no fact is known in one phrasing and hidden in another. That hidden
-  facts cannot be inferred from known ones is for the data to ensure; the
-  retrained model under the same attack shows whether they can.
-
-  Args:
-    examples: arrays `[n, ...]`.
-    number: of folds, from 2 to the number of values of the column.
-    seed: of NumPy's generator, at least 0.
-    column: integers `[n]`; "id" divides by rows.
-
-  Returns:
-    Pairs (known, hidden); a `1 / number` share of the values is hidden.
-
-  Raises:
-    ValueError: if there is no such column, or `number` is out of range.
-  """
-  if column not in examples:
-    raise ValueError(
-      f"column is {column!r}; it must be one of {sorted(examples)}."
-    )
-  groups = np.asarray(examples[column])
-  values = np.random.default_rng(seed).permutation(np.unique(groups))
-  if not 2 <= number <= len(values):
-    raise ValueError(
-      f"number is {number}; it must be from 2 to {len(values)}, the number of "
-      f"values of {column!r}."
-    )
-
-  def pair(hidden):
-    is_hidden = np.isin(groups, hidden)
-    known, hidden = (
-      tree.take(examples, np.flatnonzero(rows))
-      for rows in (~is_hidden, is_hidden)
-    )
-    return known, hidden
-
-  return [pair(hidden) for hidden in np.array_split(values, number)]
 
 
 def robustness(

@@ -18,6 +18,8 @@ Source: Zarifzadeh et al. (arXiv 2312.03262).
 import numpy as np
 from numpy.typing import ArrayLike
 
+from junlearn import validate
+
 
 def online(
   target: ArrayLike, references: ArrayLike, *, gamma: float = 2.0
@@ -42,61 +44,8 @@ def online(
   Raises:
     ValueError: if an argument is outside its range.
   """
-  target, references = _signals(target, references)
-  return _dominated(target, np.mean(references, axis=0), gamma)
-
-
-def offline(
-  target: ArrayLike,
-  references: ArrayLike,
-  membership: ArrayLike,
-  *,
-  a: float = 0.3,
-  gamma: float = 1.0,
-) -> np.ndarray:
-  """RMIA scores from reference models NOT trained on x alone.
-
-      q(x) = 1/2 ( (1 + a) mean_OUT s(x) + (1 - a) )
-
-  approximates the mean over IN and OUT models, the missing mean_IN being
-  a mean_OUT + 1 - a: members are assumed to have a signal near 1.
-
-  Args:
-    target: signal of the attacked model `[n]`, >= 0, n >= 2.
-    references: signal of the reference models `[models, n]`, >= 0.
-    membership: `[models, n]` booleans or 0/1, whether the model was trained on
-      the example; each example needs a model that was not.
-    a: in [0, 1]; tune it on a reference model in place of the target.
-    gamma: how much likelier x must be than z, > 0.
-
-  Returns:
-    `[n]` in [0, 1]; larger for members.
-
-  Raises:
-    ValueError: if an argument is outside its range.
-
-  Source: defaults of privacytrustlab/ml_privacy_meter.
-  """
-  target, references = _signals(target, references)
-  membership = np.asarray(membership)
-  if membership.shape != references.shape:
-    raise ValueError(
-      f"membership has shape {membership.shape}; it must have the shape of "
-      f"references, {references.shape}."
-    )
-  if not np.isin(membership, (0, 1)).all():
-    raise ValueError("membership has entries other than 0 and 1.")
-  out = membership == 0
-  num_out = out.sum(axis=0)
-  if not num_out.all():
-    raise ValueError(
-      f"membership leaves {np.sum(num_out == 0)} examples without a model "
-      "that was not trained on them; every example needs one."
-    )
-  if not 0 <= a <= 1:
-    raise ValueError(f"a is {a}; it must be in [0, 1].")
-  mean_out = np.sum(references, axis=0, where=out) / num_out
-  return _dominated(target, ((1 + a) * mean_out + (1 - a)) / 2, gamma)
+  attacked, others = _signals(target, references)
+  return _dominated(attacked, np.mean(others, axis=0), gamma)
 
 
 def balanced_membership(seed: int, models: int, n: int) -> np.ndarray:
@@ -129,8 +78,7 @@ def balanced_membership(seed: int, models: int, n: int) -> np.ndarray:
 
 def _dominated(target, q, gamma):
   """Fraction of the other examples whose likelihood ratio x's exceeds."""
-  if not gamma > 0:
-    raise ValueError(f"gamma is {gamma}; it must be positive.")
+  validate.positive(gamma=gamma)
   if not q.all():
     raise ValueError(
       f"references are 0 in all models for {np.sum(q == 0)} examples; their "

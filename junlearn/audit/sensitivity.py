@@ -6,7 +6,7 @@ beside the two forms that do not, on probabilities and relative to the norm.
 """
 
 import functools
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from junlearn import sensitivity
+from junlearn import sensitivity, validate
 from junlearn.audit import signals
 from junlearn.model import Model
+from junlearn.typing import Inputs, Key, Params
 
 Outputs = Literal["logits", "probabilities", "relative"]
-_OUTPUTS = Outputs.__args__
+_OUTPUTS = get_args(Outputs)
 
 
 @functools.lru_cache(maxsize=64)
@@ -41,10 +42,10 @@ def _draw(model: Model, of: str, sigma: tuple[float, float]):
 
 
 def feature_sensitivity(
-  key: jax.Array,
+  key: Key,
   model: Model,
-  params: Any,
-  inputs: Any,
+  params: Params,
+  inputs: Inputs,
   mask: Any,
   *,
   num_draws: int = 20,
@@ -75,57 +76,13 @@ def feature_sensitivity(
 
   Source: `junlearn.sensitivity`.
   """
-  if of not in _OUTPUTS:
-    raise ValueError(f"of is {of!r}; it must be one of {', '.join(_OUTPUTS)}.")
-  if num_draws < 1:
-    raise ValueError(f"num_draws is {num_draws}; it must be at least 1.")
+  validate.one_of(_OUTPUTS, of=of)
+  validate.at_least(1, num_draws=num_draws)
   sensitivity.check_sigma(sigma)
   inputs, mask = _marked(inputs, mask)
   draw = _draw(model, of, tuple(sigma))
   keys = jax.random.split(key, num_draws)
   return float(np.mean([draw(k, params, inputs, mask).mean() for k in keys]))
-
-
-@functools.lru_cache(maxsize=64)
-def _directional(model: Model):
-  """|J_x f(x) u| of each example `[n]`, u in its mask with |u| = 1."""
-
-  @jax.jit
-  def derivative(key, params, inputs, mask):
-    noise = mask * jax.random.normal(key, mask.shape, mask.dtype)
-    length = sensitivity.norm(noise, 1).reshape(-1, *(1,) * (mask.ndim - 1))
-    tangent = jax.jvp(
-      lambda x: model.apply(params, x)[0], (inputs,), (noise / length,)
-    )[1]
-    return sensitivity.norm(tangent, 1)
-
-  return derivative
-
-
-def infinitesimal_sensitivity(
-  key: jax.Array,
-  model: Model,
-  params: Any,
-  inputs: Any,
-  mask: Any,
-  *,
-  num_draws: int = 20,
-) -> float:
-  """The limit of small perturbations, E_x E_u |J_x f(x) u| with |u| = 1.
-
-  u is a random direction inside the mask; each takes one `jax.jvp`. It says
-  nothing of values far from x, where the trigger of a backdoor may be.
-
-  Args and Raises: as `feature_sensitivity`.
-  """
-  if num_draws < 1:
-    raise ValueError(f"num_draws is {num_draws}; it must be at least 1.")
-  inputs, mask = _marked(inputs, mask)
-  derivative = _directional(model)
-  keys = jax.random.split(key, num_draws)
-  return float(
-    np.mean([derivative(k, params, inputs, mask).mean() for k in keys])
-  )
 
 
 def _marked(inputs, mask):
@@ -141,7 +98,7 @@ def _marked(inputs, mask):
 def attack_success(
   logits: ArrayLike, labels: ArrayLike, *, target: int
 ) -> float:
-  """Share of stamped inputs that are classified as the backdoor's target.
+  """Fraction of stamped inputs that are classified as the backdoor's target.
 
   Inputs whose true label is the target are left out: a model without any
   backdoor classifies them so.
@@ -164,7 +121,7 @@ def attack_success(
 
 
 def flip_rate(logits: ArrayLike, flipped: ArrayLike) -> float:
-  """Share of inputs whose prediction changes with their attribute.
+  """Fraction of inputs whose prediction changes with their attribute.
 
   Args:
     logits: `[n, classes]`.
@@ -177,12 +134,12 @@ def flip_rate(logits: ArrayLike, flipped: ArrayLike) -> float:
 def inversion_success(
   logits: ArrayLike, flipped: ArrayLike, labels: ArrayLike
 ) -> float:
-  """Share of attributes that model inversion guesses right.
+  """Fraction of attributes that model inversion guesses right.
 
   The attacker knows all of an example but its binary attribute, and guesses
   the value under which its true label is the likelier. A tie, as of a model
   that ignores the attribute, counts as half; chance for an attacker who knows
-  how the values are distributed is the share of the more frequent one.
+  how the values are distributed is the fraction of the more frequent one.
 
   Args:
     logits: of the inputs as they are `[n, classes]`.

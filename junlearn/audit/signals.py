@@ -7,15 +7,15 @@ one-vs-rest log-odds
     phi_i = log( p_i / (1 - p_i) ) = z_i - logsumexp_{j != i} z_j,
 
 with p = sigmoid(phi) and -log p = softplus(-phi), so that none of them loses
-digits or overflows where p is close to 0 or to 1: memorised examples live
+digits or overflows where p is close to 0 or to 1: memorized examples live
 there. They do not change when a constant is added to the logits.
 """
-
-import math
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
+
+from junlearn import validate
 
 # The truncated exponential of `taylor_softmargin` is held at or above this.
 TAYLOR_FLOOR = 1e-3
@@ -201,7 +201,7 @@ def taylor_clipped(
 
   Returns:
     Bool `[..., n]`: true if any class of the example was clipped. A large
-    share says that the logits are too negative for this signal at this
+    fraction says that the logits are too negative for this signal at this
     temperature: centre them, raise T, or use `confidence`.
 
   Raises:
@@ -214,12 +214,8 @@ def taylor_clipped(
 def _taylor_terms(logits, labels, temperature, margin, order):
   """P of every class `[..., n, classes]`, and whether it was clipped."""
   logits, labels = as_logits(logits, labels)
-  if not 0 < temperature < math.inf:
-    raise ValueError(
-      f"temperature is {temperature}; it must be positive and finite."
-    )
-  if not 0 <= margin < math.inf:
-    raise ValueError(f"margin is {margin}; it must be finite and at least 0.")
+  validate.positive(temperature=temperature)
+  validate.at_least(0, margin=margin)
   if order < 2 or order % 2:
     raise ValueError(f"order is {order}; it must be even and at least 2.")
   u = logits / temperature

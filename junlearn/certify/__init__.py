@@ -1,15 +1,15 @@
 """Certified unlearning: bounds, calibrated noise, accounts and records.
 
 Said once, with proofs; other modules refer to it as "certify, lemma 3". Norms
-are Euclidean, over all numbers at once; `A >= c` means `v'Av >= c |v|^2`.
+are Euclidean, over all parameters at once; `A >= c` means `v'Av >= c |v|^2`.
 
 1. The guarantee
 
 Params `w` were trained on the records `S`; a request names records `U` by id. A
 copy of a record under another id is another record, and stays. Let `w'` be the
 optimum on `S - U` (or the fixed point of the rounds of training), and `w_r`
-what retraining by the stated procedure gives, `|w_r - w'| <= comparator`. From
-`w`, `certified` makes `w~` with `|w~ - w'| <= max_distance` and releases
+what retraining by the stated procedure gives, `|w_r - w'| <= retrain_error`.
+From `w`, `certified` makes `w~` with `|w~ - w'| <= max_distance` and releases
 `R = [w~] + [b]`; retraining would release `R_r = [w_r] + [b]`, at the same
 public sigma (lemmas 7, 8). For every set `O` of params, over `b`, fresh
 Gaussian noise that nobody knows,
@@ -50,7 +50,7 @@ Covered are the released params and nothing else:
 2. Models
 
 `F(w) = mean over the retained records of ell(w, z) + l2/2 |w|^2`, `w'` its
-minimiser, `g = grad F(w)`, `e = w - w'`. An `ell` convex in outputs that are
+minimizer, `g = grad F(w)`, `e = w - w'`. An `ell` convex in outputs that are
 affine in `w` (`convexity`) is convex in `w`, hence `Hess F >= l2`.
 
 Lemma 1 (residual). `|w - w'| <= |g| / l2` for every `w`.
@@ -98,7 +98,7 @@ is symmetric, its entries are at least 0 and its rows sum to 1
 
 Lemma 4 (Psi). One step a round, `T(X) = W X - gamma grad F(X)`, is gradient
 descent on `Psi(X) = sum F_i(x_i) + <X, (I - W) X> / (2 gamma)`.
-`Hess Psi >= l2`, the fixed point `X'` of `T` is the minimiser, and
+`Hess Psi >= l2`, the fixed point `X'` of `T` is the minimizer, and
 `|X - X'| <= |X - T(X)| / (gamma l2)`.
   `grad Psi = grad F + (I - W) X / gamma = (X - T(X)) / gamma`, by symmetry. As
   rows sum to 1, `<X, (I - W) X>` is half the sum of `W_ij |x_i - x_j|^2`, not
@@ -115,7 +115,7 @@ below 1, `|X - X'| <= |X - T(X)| / (1 - kappa)`.
   `|X - X'| <= |X - T(X)| + |T(X) - T(X')|` (Banach's fixed point). In
   `bounds.local_contraction`, `fixed_point_residual`.
 
-Lemma 6 (consensus). `|x - x'| <= |mean_i grad F_i(x)| / l2` for the minimiser
+Lemma 6 (consensus). `|x - x'| <= |mean_i grad F_i(x)| / l2` for the minimizer
 `x'` of the mean risk. If all rows are `x` and share one draw of noise,
 releasing all is releasing one.
   A mean of `l2`-strongly convex risks is one; lemma 1; the rows stay equal.
@@ -135,7 +135,15 @@ where they depend on earlier ones (J. Dong, A. Roth, W. J. Su, 1905.02383,
 section 3), and where the `mu_k` do too, if their sum is kept to a budget (A.
 Smith, A. Thakurta, 2210.17520).
   The last is for a sigma chosen from earlier releases; from data it must never
-  be. In our runs the configuration fixes every sigma. In `accountant`.
+  be. In our runs the configuration fixes every sigma. Given the earlier
+  releases, the log-likelihood ratio of release k is normal with mean
+  `mu_k^2 / 2` and variance `mu_k^2`, where they determine
+  `mu_k <= Delta_k / sigma_k`; add a fictitious last release that fills the
+  budget, `sum_k mu_k^2 = mu^2`, which only helps to distinguish the two. With S
+  and V the sums of the centered ratios and of the variances,
+  `exp(i t S + t^2 V / 2)` is a martingale, and V ends at `mu^2` on every path:
+  `E exp(i t S) = exp(-t^2 mu^2 / 2)`. So the joint ratio is normal with mean
+  `mu^2 / 2` and variance `mu^2`, that of one release at `mu`. In `accountant`.
 
 Lemma 8 (rounding). `[.]` is the nearest multiple of `g`, a public power of two.
 `[a] + [b]` tells no more than `[a] + b`, and for `d` numbers

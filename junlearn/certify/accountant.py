@@ -1,13 +1,12 @@
 """How much of a budget successive releases have spent.
 
-Every release is a Gaussian `N(w, sigma^2 I)` whose mean the comparator's is at
-most `Delta` away from. Releases compose exactly,
+Every release is a Gaussian `N(w, sigma^2 I)` whose mean is at most `Delta` from
+that of a retrained model's release. Releases compose exactly,
 
     mu^2 = sum_k (Delta_k / sigma_k)^2,  delta = gaussian_delta(epsilon, mu, 1),
 
-also where later requests depend on earlier releases (J. Dong, A. Roth, W. J.
-Su, "Gaussian Differential Privacy", arXiv 1905.02383, section 3). So the
-formula is all that is needed: general accountants, such as dp-accounting,
+also where later requests depend on earlier releases (`certify`, lemma 7). So
+the formula is all that is needed: general accountants, such as dp-accounting,
 approximate the same number for mechanisms that have none.
 """
 
@@ -15,6 +14,7 @@ import functools
 import math
 from typing import NamedTuple
 
+from junlearn import validate
 from junlearn.certify.calibrate import gaussian_epsilon, gaussian_sigma
 
 
@@ -26,7 +26,7 @@ class Release(NamedTuple):
   """One noisy release.
 
   Attributes:
-    distance: `Delta`, above 0, the comparator's part included.
+    distance: `Delta`, above 0, the retrain error included.
     sigma: standard deviation of its noise, above 0.
   """
 
@@ -39,18 +39,8 @@ class Account(NamedTuple):
 
   It is a privacy filter: requests, distances and sigmas may depend on what was
   released before, as long as every release passes `add` and the budget is that
-  of the start (A. Smith, A. Thakurta, "Fully Adaptive Composition for Gaussian
-  Differential Privacy", arXiv 2210.17520). A budget begun anew, or enlarged,
-  after a look at a release is not covered.
-
-  Proof for Gaussians: given the earlier releases, the log-likelihood ratio of
-  release k is normal with mean `mu_k^2 / 2` and variance `mu_k^2`, where they
-  determine `mu_k <= Delta_k / sigma_k`; add a fictitious last release that
-  fills the budget, `sum_k mu_k^2 = mu^2`, which only helps to tell the two
-  apart. With S and V the sums of the centred ratios and of the variances,
-  `exp(i t S + t^2 V / 2)` is a martingale, and V ends at `mu^2` on every path:
-  `E exp(i t S) = exp(-t^2 mu^2 / 2)`. So the joint ratio is normal with mean
-  `mu^2 / 2` and variance `mu^2`, that of one release at `mu`.
+  of the start (`certify`, lemma 7). A budget begun anew, or enlarged, after a
+  look at a release is not covered.
 
   Attributes:
     epsilon: above 0.
@@ -107,9 +97,8 @@ class Account(NamedTuple):
       BudgetError: if nothing is left.
       ValueError: if an argument is out of range.
     """
-    _check("distance", distance)
-    if releases < 1:
-      raise ValueError(f"releases is {releases}; it must be at least 1.")
+    validate.positive(distance=distance)
+    validate.at_least(1, releases=releases)
     left = self.left
     if not left > 0:
       raise BudgetError(
@@ -137,8 +126,7 @@ class Account(NamedTuple):
       BudgetError: if the release does not fit; it must not be made then.
       ValueError: if an argument is out of range.
     """
-    _check("distance", distance)
-    _check("sigma", sigma)
+    validate.positive(distance=distance, sigma=sigma)
     release = Release(float(distance), float(sigma))
     after = self._replace(releases=(*self.releases, release))
     # Half of what `gaussian_sigma` rounds up: one release at its sigma fits.
@@ -161,8 +149,3 @@ def _largest(epsilon: float, delta: float) -> float:
 def _count(releases):
   count = len(releases)
   return f"{count or 'no'} release{'' if count == 1 else 's'}"
-
-
-def _check(name, value):
-  if not 0 < value < math.inf:
-    raise ValueError(f"{name} is {value}; it must be finite and above 0.")

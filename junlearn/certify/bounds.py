@@ -8,14 +8,16 @@ clients). `F'` must be `l2`-strongly convex, which a convex `ell` and a penalty
 on all parameters give. The functions take floats and traced scalars alike.
 Floats out of range raise `ValueError`.
 
-The proofs are elementary. Where a constant differs from a paper's, the text
-says so.
+`certify` has the lemmas. Where a constant differs from a paper's, the text says
+so.
 """
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from junlearn import validate
 
 Scalar = float | jax.Array
 
@@ -41,7 +43,7 @@ def residual(
   _check_not_negative(
     gradient_norm=gradient_norm, gradient_error=gradient_error
   )
-  _check_positive(l2=l2)
+  validate.positive(l2=l2)
   return (gradient_norm + gradient_error) / l2
 
 
@@ -102,7 +104,7 @@ def mixing_contraction(
   symmetric, doubly stochastic `Q`. Below 1 if and only if
   `gamma beta < 1 + a` (for `gamma l2 < 2`).
   """
-  _check_positive(step_size=step_size, l2=l2, smoothness=smoothness)
+  validate.positive(step_size=step_size, l2=l2, smoothness=smoothness)
   return _maximum(
     abs(1 - step_size * l2), abs(smallest_eigenvalue - step_size * smoothness)
   )
@@ -129,8 +131,8 @@ def local_contraction(
   **Guarantees**: `|T(X) - T(Y)| <= kappa |X - Y|`: a gradient step contracts
   by the maximum, and mixing does not expand. Assumes a doubly stochastic `Q`.
   """
-  _check_positive(step_size=step_size, l2=l2, smoothness=smoothness)
-  _check_positive(num_local_steps=num_local_steps)
+  validate.positive(step_size=step_size, l2=l2, smoothness=smoothness)
+  validate.positive(num_local_steps=num_local_steps)
   one_step = _maximum(abs(1 - step_size * l2), abs(1 - step_size * smoothness))
   return one_step**num_local_steps
 
@@ -153,7 +155,7 @@ def newton_step(
   _check_not_negative(
     gradient_norm=gradient_norm, hessian_lipschitz=hessian_lipschitz
   )
-  _check_positive(l2=l2)
+  validate.positive(l2=l2)
   return hessian_lipschitz * gradient_norm**2 / (2 * l2**3)
 
 
@@ -207,9 +209,7 @@ def a_priori(
     solve_error: `eta`, at least `|g - H p|` for the step `p` taken.
 
   **Guarantees**: for every data set within the constants, if `r` and `eta`
-  hold for it. Since `grad F(w')` is `1/n` times the removed examples'
-  gradients, `|w - w'| <= (r + m L / n) / l2`; the rest is
-  `inexact_newton_step`. Every example has the same weight in `F`.
+  hold for it (`certify`, lemma 2). Every example has the same weight in `F`.
   """
   _check_removed(num_removed, num_examples)
   _check_not_negative(optimum_gradient=optimum_gradient)
@@ -247,7 +247,7 @@ def stacked_a_priori(
     solve_error: `eta`, at least the residual of the stacked linear system.
 
   **Guarantees**: for every data set within the constants, if `r` and `eta`
-  hold for it. The comparator is training by the same rounds without U. Assumes
+  hold for it. Retraining is training by the same rounds without U. Assumes
   uniform weighting (`F_i` is a mean over the client's examples), one step a
   round, a graph that the deletion leaves as it is and a symmetric, doubly
   stochastic `Q`.
@@ -350,14 +350,14 @@ def _is_traced(value: Any) -> bool:
   return isinstance(value, jax.core.Tracer)
 
 
-def _maximum(a: Scalar, b: Scalar) -> Scalar:
+def _maximum(a: Any, b: Any) -> Scalar:
   if isinstance(a, jax.Array) or isinstance(b, jax.Array):
     return jnp.maximum(a, b)
   return max(a, b)
 
 
 def _check_removed(num_removed, num_examples):
-  _check_positive(num_removed=num_removed, num_examples=num_examples)
+  validate.positive(num_removed=num_removed, num_examples=num_examples)
   if _is_traced(num_removed) or _is_traced(num_examples):
     return
   if num_removed > num_examples:
@@ -365,12 +365,6 @@ def _check_removed(num_removed, num_examples):
       f"num_removed is {num_removed}; it must be at most {num_examples}, the "
       "number of examples."
     )
-
-
-def _check_positive(**values):
-  for name, value in values.items():
-    if not _is_traced(value) and not value > 0:
-      raise ValueError(f"{name} is {value}; it must be above 0.")
 
 
 def _check_not_negative(**values):

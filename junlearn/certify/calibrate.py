@@ -18,6 +18,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import special
 
+from junlearn import validate
+
 # Relative, of `mu`: far above the rounding of `_log_delta`, far below what a
 # user can notice.
 _MARGIN = 1e-9
@@ -42,9 +44,8 @@ def gaussian_delta(epsilon: float, distance: float, sigma: float) -> float:
   Raises:
     ValueError: if an argument is out of range.
   """
-  _check(epsilon=(epsilon, 0 <= epsilon < math.inf, "at least 0"))
-  _check_distance(distance, distance >= 0, "at least 0")
-  _check_sigma(sigma)
+  validate.at_least(0, epsilon=epsilon, distance=distance)
+  validate.positive(sigma=sigma)
   return math.exp(_log_delta(epsilon, float(distance) / float(sigma)))
 
 
@@ -63,9 +64,9 @@ def gaussian_epsilon(delta: float, distance: float, sigma: float) -> float:
   **Guarantees**: the exact `delta` at the result is at most `delta`, rounding
   of this function included.
   """
-  _check_delta(delta)
-  _check_distance(distance, distance >= 0, "at least 0")
-  _check_sigma(sigma)
+  validate.within("(0, 1)", delta=delta)
+  validate.at_least(0, distance=distance)
+  validate.positive(sigma=sigma)
   # Half of the margin of `gaussian_sigma`: its sigma has at most its epsilon.
   mu = float(distance) / float(sigma) * (1 + _MARGIN / 2)
 
@@ -94,9 +95,8 @@ def gaussian_sigma(epsilon: float, delta: float, distance: float) -> float:
   **Guarantees**: the exact `delta` of the result is at most `delta`, rounding
   of this function included.
   """
-  _check_positive_epsilon(epsilon)
-  _check_delta(delta)
-  _check_distance(distance, distance > 0, "above 0")
+  validate.positive(epsilon=epsilon, distance=distance)
+  validate.within("(0, 1)", delta=delta)
 
   def holds(sigma):
     return _log_delta(epsilon, 1 / sigma) <= math.log(delta)
@@ -115,9 +115,9 @@ def classical_sigma(epsilon: float, delta: float, distance: float) -> float:
   Raises:
     ValueError: if an argument or `sigma` is out of range, as above.
   """
-  _check(epsilon=(epsilon, 0 < epsilon <= 1, "in (0, 1]"))
-  _check_delta(delta)
-  _check_distance(distance, distance > 0, "above 0")
+  validate.within("(0, 1]", epsilon=epsilon)
+  validate.within("(0, 1)", delta=delta)
+  validate.positive(distance=distance)
   factor = math.sqrt(2 * (math.log(1.25) - math.log(delta)))
   return _scaled(factor / float(epsilon), epsilon, delta, distance)
 
@@ -190,25 +190,3 @@ def _scaled(factor, epsilon, delta, distance):
       f"have a sigma within double precision, not {sigma}."
     )
   return sigma
-
-
-def _check_positive_epsilon(epsilon):
-  _check(epsilon=(epsilon, 0 < epsilon < math.inf, "above 0"))
-
-
-def _check_delta(delta):
-  _check(delta=(delta, 0 < delta < 1, "in (0, 1)"))
-
-
-def _check_distance(distance, holds, allowed):
-  _check(distance=(distance, holds and distance < math.inf, allowed))
-
-
-def _check_sigma(sigma):
-  _check(sigma=(sigma, 0 < sigma < math.inf, "above 0"))
-
-
-def _check(**arguments):
-  for name, (value, holds, allowed) in arguments.items():
-    if not holds:
-      raise ValueError(f"{name} is {value}; it must be finite and {allowed}.")

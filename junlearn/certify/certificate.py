@@ -13,9 +13,10 @@ the certificate: it is not published beside the model.
 import hashlib
 import math
 import platform
+import re
 from collections.abc import Iterator, Mapping
 from importlib import metadata
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 from junlearn import tree
 from junlearn.certify import (
@@ -36,8 +37,9 @@ from junlearn.certify.derived import (
 )
 from junlearn.certify.release import Bound, Release, describe
 from junlearn.transform import Request
+from junlearn.typing import Params
 
-SCHEMA = 2
+SCHEMA = 3
 
 _PACKAGES = ("flax", "jax", "jaxlib", "numpy", "scipy")
 # Other machines sum in another order.
@@ -77,12 +79,12 @@ class Certificate(NamedTuple):
     epsilon: of this release alone, above 0.
     delta: in (0, 1).
     max_distance: public bound on the distance.
-    comparator: distance of the retrained model to its own optimum.
+    retrain_error: distance of the retrained model to its own optimum.
     rounding: what rounding both models to the grid adds.
     sigma: standard deviation of the noise.
-    grid: all released numbers are multiples of this power of two.
+    grid: all released parameters are multiples of this power of two.
     norm: "joint" or "row", see `certified.Bound`.
-    noise_dimensions: independent numbers drawn.
+    noise_dimensions: independent draws of noise.
     measured: the bound on the distance that was measured.
     limit: the a-priori theorem that `max_distance` was taken from; None where
       it was chosen. What was measured is held to the number alone, so that
@@ -94,7 +96,7 @@ class Certificate(NamedTuple):
     stated: assumptions that none can check, in the words of whoever vouches
       for them.
     hashes: of data, configuration and params.
-    seeds: fingerprints by name, of data and initialisation.
+    seeds: fingerprints by name, of data and initialization.
     versions: of Python and the libraries.
   """
 
@@ -104,7 +106,7 @@ class Certificate(NamedTuple):
   epsilon: float
   delta: float
   max_distance: float
-  comparator: float
+  retrain_error: float
   rounding: float
   sigma: float
   grid: float
@@ -122,8 +124,8 @@ class Certificate(NamedTuple):
 
   @property
   def distance(self) -> float:
-    """What the noise hides: the bound, the comparator's part and rounding."""
-    return self.max_distance + self.comparator + self.rounding
+    """What the noise hides: the bound, the retrain error and rounding."""
+    return self.max_distance + self.retrain_error + self.rounding
 
 
 def issue(
@@ -133,8 +135,8 @@ def issue(
   *,
   experiment: str,
   name: str,
-  before: Any,
-  released: Any,
+  before: Params,
+  released: Params,
   salt: bytes,
   config: bytes,
   seeds: Mapping[str, str],
@@ -150,7 +152,7 @@ def issue(
     before: params before the deletion.
     released: params with noise.
     salt: of the fingerprints (`fingerprint.new_salt`).
-    config: what the run was told, whose hash is kept.
+    config: the flags of the run, whose hash is kept.
     seeds: fingerprints by name.
 
   Raises:
@@ -167,7 +169,7 @@ def issue(
     schema=SCHEMA,
     experiment=experiment,
     release=name,
-    comparator=float(bound.comparator),
+    retrain_error=float(bound.retrain_error),
     norm=bound.norm,
     head=bound.head,
     stated=dict(bound.stated),
@@ -207,7 +209,16 @@ def from_json(text: str) -> Certificate:
   """
   if not text.endswith("\n"):
     raise ValueError("the last line is cut short")
-  return strict.decode(Certificate, text[:-1], indent=2)
+  try:
+    return strict.decode(Certificate, text[:-1], indent=2)
+  except ValueError as error:
+    schema = re.match(r'\{\n  "schema": (\d+),\n', text)
+    if schema is None or int(schema[1]) == SCHEMA:
+      raise
+    # It has other fields: its number says more than the first that is missing.
+    raise ValueError(
+      f"schema is {schema[1]}; this program reads {SCHEMA}"
+    ) from error
 
 
 def sha256(text: str) -> str:
@@ -220,9 +231,9 @@ def verify(
   bound: Bound,
   request: Request,
   *,
-  before: Any,
-  corrected: Any,
-  released: Any,
+  before: Params,
+  corrected: Params,
+  released: Params,
   salt: bytes,
   config: bytes,
   seeds: Mapping[str, str],
@@ -275,7 +286,7 @@ def verify(
   yield from differences(stored, again)
   free = [bound.view.split(params)[0] for params in (released, corrected)]
   yield from scrutiny.disagreements(
-    *free, sigma=again.sigma, grid=again.grid, norm=again.norm
+    *free, sigma=again.sigma, grid=again.grid, norm=bound.norm
   )
 
 
@@ -288,13 +299,13 @@ def differences(stored: Certificate, again: Certificate) -> Iterator[str]:
   Yields:
     A sentence for each field that differs, beginning with its name.
   """
-  found, expected = (dict(_leaves(strict.plain(c))) for c in (stored, again))
+  found, expected = (dict(strict.leaves(c)) for c in (stored, again))
   arguments = {**again.measured.arguments}
   for path in sorted(found.keys() | expected.keys()):
     if path.startswith("versions."):
       continue
     a, b = found.get(path), expected.get(path)
-    error = arguments.get(_ERRORS.get(path), 0.0)
+    error = arguments.get(_ERRORS.get(path, ""), 0.0)
     slack = 2 * error if isinstance(error, float) else 0.0
     if path == "measured.result":  # computed again from its arguments, below
       continue
@@ -362,11 +373,11 @@ def _limit(c):
 
 
 def _sigma(c):
-  for name in ("comparator", "rounding"):
+  for name in ("retrain_error", "rounding"):
     if getattr(c, name) < 0:
       yield f"{name} is {getattr(c, name)}; it must be at least 0."
   try:
-    unrounded = c.max_distance + c.comparator
+    unrounded = c.max_distance + c.retrain_error
     step = noise.grid(calibrate.gaussian_sigma(c.epsilon, c.delta, unrounded))
     sigma = calibrate.gaussian_sigma(c.epsilon, c.delta, c.distance)
   except ValueError as error:
@@ -379,20 +390,9 @@ def _sigma(c):
 
 
 def _agree(stored, found, slack):
-  numbers = (int, float)
-  if type(stored) is not type(found) or not isinstance(stored, numbers):
+  if type(stored) is not type(found) or not isinstance(stored, int | float):
     return stored == found
   return math.isclose(stored, found, rel_tol=_RELATIVE, abs_tol=slack)
-
-
-def _leaves(value, path=""):
-  """Pairs of a dotted name and a value that is no dict and no list."""
-  if isinstance(value, dict | list):
-    pairs = value.items() if isinstance(value, dict) else enumerate(value)
-    for name, each in pairs:
-      yield from _leaves(each, f"{path}.{name}" if path else str(name))
-  else:
-    yield path, value
 
 
 def _hexadecimal(path, value):

@@ -9,14 +9,14 @@ largest range of that score at `|x| = 1` (1 for one logit, sqrt 2 for softmax),
     ell''         <= rho^2 r^2 / 4       variance on an interval
     |ell'''|      <= rho^3 r^3 / (6 sqrt 3)
 
-the last being the largest third central moment on an interval, attained by
-two points with probabilities (1 +- 1/sqrt 3) / 2, and along three directions no
-larger than along one (S. Banach 1938): `certify`, lemma 3, proves both. All
-three constants are attained or approached.
+of which `certify`, lemma 3, proves the last. All three constants are attained
+or approached.
 """
 
 import math
 from typing import NamedTuple
+
+from junlearn import validate
 
 
 class Constants(NamedTuple):
@@ -65,16 +65,12 @@ def softmax(
   Raises:
     ValueError: if an argument is out of range.
   """
-  if num_classes < 2:
-    raise ValueError(f"num_classes is {num_classes}; it must be at least 2.")
+  validate.at_least(2, num_classes=num_classes)
   return _linear(math.sqrt(2), num_classes, input_norm, l2, scale)
 
 
 def _linear(score_range, num_classes, input_norm, l2, scale):
-  arguments = {"input_norm": input_norm, "l2": l2, "scale": scale}
-  for name, value in arguments.items():
-    if not 0 < value < math.inf:
-      raise ValueError(f"{name} is {value}; it must be above 0.")
+  validate.positive(input_norm=input_norm, l2=l2, scale=scale)
   largest = score_range * input_norm
   gradient = scale * largest
   # At an optimum l2 w is minus a mean gradient, and the objective is at most

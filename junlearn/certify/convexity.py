@@ -17,6 +17,7 @@ from jax.extend import core
 
 from junlearn.loss import OutputLoss, softmax_cross_entropy
 from junlearn.model import Model
+from junlearn.typing import Examples, Inputs, Params
 
 # Linear in all floats together; places and choices may not depend.
 _LINEAR = frozenset(
@@ -65,7 +66,7 @@ _SAMPLES = 64  # pairs of outputs an example at which a loss is tried
 _SLACK = 1e-9  # of rounding, against values that are large
 
 
-def check_linear(model: Model, params: Any, inputs: Any) -> None:
+def check_linear(model: Model, params: Params, inputs: Inputs) -> None:
   """Refuses a model whose outputs are not linear in its parameters.
 
   Linear here means affine: `outputs = A(inputs) params + b(inputs)`.
@@ -92,7 +93,7 @@ def check_linear(model: Model, params: Any, inputs: Any) -> None:
 
 
 def check_loss(
-  output_loss: OutputLoss, outputs: Any, examples: Any, *, stated: str = ""
+  output_loss: OutputLoss, outputs: Any, examples: Examples, *, stated: str = ""
 ) -> str:
   """Refuses a loss that is not known or stated to be convex in the outputs.
 

@@ -58,7 +58,7 @@ class Entry(NamedTuple):
     signature: of `hash`, by the signer.
   """
 
-  index: int
+  index: int  # type: ignore[assignment]  # a name of tuples, too
   request: str
   records: tuple[str, ...]
   params_before: str

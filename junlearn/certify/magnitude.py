@@ -19,9 +19,12 @@ from jax.extend import core
 
 from junlearn.certify.convexity import CALLS
 from junlearn.model import Model
+from junlearn.typing import Inputs, Params
 
 
-def outputs(model: Model, params: Any, inputs: Any) -> Callable[[Any], Any]:
+def outputs(
+  model: Model, params: Params, inputs: Inputs
+) -> Callable[[Any], Any]:
   """`|w| -> m`, affine in its argument; see above.
 
   Args:

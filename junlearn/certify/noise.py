@@ -2,12 +2,9 @@
 
     w -> [w] + [b],   b ~ N(0, sigma^2 I),   [.] the nearest multiples of g
 
-The grid `g`, a power of two near `sigma / 2^20`, is public. Floating-point sums
-of arbitrary numbers betray what was added to what (I. Mironov, "On Significance
-of the Least Significant Bits for Differential Privacy", CCS 2012). Multiples of
-`g` below `2^52 g` add exactly, so that the release is the same as if the reals
-were at hand: rounding the noise is post-processing, and rounding the params
-moves two models apart by at most `rounding` (`certify`, lemma 8).
+The grid `g`, a power of two near `sigma / 2^20`, is public. On it sums are
+exact, so that the release is the same as if the reals were at hand; rounding
+the params moves two models apart by at most `rounding` (`certify`, lemma 8).
 
 **Guarantees**: the entropy is the operating system's, 128 bits a number, and
 kept nowhere: there is no key to guess, to store or to use again. What is
@@ -19,7 +16,7 @@ number by less than 1e-8.
 import math
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +24,7 @@ import numpy as np
 from scipy import special
 
 from junlearn import tree
+from junlearn.typing import Params
 
 # "joint": independent noise on every number, for a bound on all of them
 # together. "row": one draw for all rows of axis 0, which must be equal, for a
@@ -54,25 +52,25 @@ def grid(sigma: float) -> float:
   return 2.0 ** (math.frexp(sigma)[1] - 1 - _STEPS)
 
 
-def dimensions(params: Any, norm: Norm) -> int:
-  """How many numbers are drawn: all, or those of one row."""
-  numbers = sum(np.size(leaf) for leaf in jax.tree.leaves(params))
-  return numbers // tree.size(params) if norm == "row" else numbers
+def dimensions(params: Params, norm: Norm) -> int:
+  """How many parameters get a draw: all, or those of one row."""
+  count = sum(np.size(leaf) for leaf in jax.tree.leaves(params))
+  return count // tree.size(params) if norm == "row" else count
 
 
-def rounding(step: float, numbers: int) -> float:
+def rounding(step: float, dimensions: int) -> float:
   """Distance that rounding two models to a grid adds: `g sqrt(d)`."""
-  return step * math.sqrt(numbers)
+  return step * math.sqrt(dimensions)
 
 
 def add(
-  params: Any,
+  params: Params,
   *,
   sigma: float,
   step: float,
   norm: Norm,
   entropy: Entropy = secrets.token_bytes,
-) -> Any:
+) -> Params:
   """The params on the grid, with noise.
 
   Args:
@@ -133,7 +131,7 @@ def normal(
   return sign * special.ndtri((high.astype(np.float64) + fraction) * 2.0**-65)
 
 
-def check_float64(params: Any) -> None:
+def check_float64(params: Params) -> None:
   """Refuses params that are not, or would not stay, in double precision.
 
   Raises:
@@ -149,14 +147,14 @@ def check_float64(params: Any) -> None:
       )
 
   tree.map_leaves(check, params)
-  if not jax.config.jax_enable_x64:
+  if jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
     raise ValueError(
       "jax_enable_x64 is False, so that float64 params would become float32; "
       "certified releases need it True."
     )
 
 
-def check_state(params: Any) -> None:
+def check_state(params: Params) -> None:
   """Refuses what stands beside flax's `params`.
 
   Raises:

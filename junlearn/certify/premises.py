@@ -5,7 +5,6 @@ Each check returns the sentence that a certificate keeps, and raises a
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ from junlearn.certify import convexity
 from junlearn.loss import OutputLoss, softmax_cross_entropy
 from junlearn.model import Model
 from junlearn.transform import Request
+from junlearn.typing import Examples, Params
 from junlearn.view import View, restrict
 
 # What no certificate can check, whatever its theorem.
@@ -36,7 +36,7 @@ def of_classifier(
   convex: str,
   view: View,
   axes: int,
-) -> dict[str, Callable[[Any, Request], str]]:
+) -> dict[str, Callable[[Params, Request], str]]:
   """All that a bound by the residual assumes, as `certified.Bound` wants it.
 
   Args:
@@ -102,7 +102,7 @@ def statement(**sentence: str) -> str:
   return text.strip()
 
 
-def retained(request: Request) -> Any:
+def retained(request: Request) -> Examples:
   """The examples to keep, without text such as ids, which JAX cannot hold.
 
   Raises:
@@ -225,7 +225,7 @@ def disjoint(request: Request, *, axes: int) -> str:
   return "No record to forget is among the retained ones, by id."
 
 
-def present_ids(examples: Any, *, axes: int) -> list[int | str]:
+def present_ids(examples: Examples, *, axes: int) -> list[int | str]:
   """The ids of the records that are there."""
   return np.asarray(examples["id"])[_weight(examples, axes) > 0].tolist()
 

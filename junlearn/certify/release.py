@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from junlearn import tree
+from junlearn import tree, validate
 from junlearn.certify import bounds, calibrate, noise
 from junlearn.certify.derived import (
   Derived,
@@ -29,13 +29,14 @@ from junlearn.certify.derived import (
   derive,
 )
 from junlearn.transform import Request, Result, Transform, stage_key
+from junlearn.typing import Params
 from junlearn.view import View, full
 
 # Beyond it a release and its opposite differ by odds of e^20, which says
 # nothing to anyone.
 MAX_EPSILON = 20.0
 
-Check = Callable[[Any, Request], str]
+Check = Callable[[Params, Request], str]
 
 
 class NotReachedError(ArithmeticError):
@@ -56,7 +57,7 @@ class Bound(NamedTuple):
     measure: `(params, request) -> ` the other arguments, scalars by name; pure.
     norm: what is bounded, hence what noise fits: "joint", all free leaves as
       one vector; "row", any one of the rows of axis 0, which are equal.
-    comparator: most that the params of retraining are away from their own
+    retrain_error: most that the params of retraining are away from their own
       optimum or fixed point, at least 0.
     checks: `(params, request) -> sentence` by name, each of which refuses, by
       a `ValueError`, what the theorem does not cover.
@@ -69,16 +70,16 @@ class Bound(NamedTuple):
 
   theorem: str
   constants: Mapping[str, float | Derived]
-  measure: Callable[[Any, Request], Mapping[str, Any]]
+  measure: Callable[[Params, Request], Mapping[str, Any]]
   norm: noise.Norm
-  comparator: float
+  retrain_error: float
   checks: Mapping[str, Check]
   stated: Mapping[str, str]
   axes: int = 1
   head: Head | None = None
   view: View = full()
 
-  def distance(self, params: Any, request: Request) -> Any:
+  def distance(self, params: Params, request: Request) -> Any:
     """The bound alone, unchecked; may be traced."""
     constants = {
       name: value.result if isinstance(value, Derived) else value
@@ -87,7 +88,7 @@ class Bound(NamedTuple):
     measured = self.measure(params, request)
     return getattr(bounds, self.theorem)(**constants, **measured)
 
-  def measured(self, params: Any, request: Request) -> Derived:
+  def measured(self, params: Params, request: Request) -> Derived:
     """The bound of these params with all that it follows from."""
     found = self.measure(params, request)
     numbers = {name: float(value) for name, value in found.items()}
@@ -98,7 +99,7 @@ class Bound(NamedTuple):
       )
     return derive(self.theorem, **self.constants, **numbers)
 
-  def check(self, params: Any, request: Request) -> dict[str, str]:
+  def check(self, params: Params, request: Request) -> dict[str, str]:
     """Runs every check.
 
     Returns:
@@ -122,7 +123,7 @@ class Release(NamedTuple):
     rounding: what the grid adds to the distance.
     sigma: standard deviation of the noise.
     grid: step of the grid.
-    noise_dimensions: numbers drawn.
+    noise_dimensions: independent draws.
     fallback: whether the params were retrained.
     checked: what `Bound.check` established.
   """
@@ -153,7 +154,7 @@ def certified(
   """Checks all that can be checked, runs the stage, adds noise once.
 
       sigma = gaussian_sigma(epsilon, delta, distance),
-      distance = max_distance + comparator + rounding
+      distance = max_distance + retrain_error + rounding
 
   Args:
     stage: any transform; it runs with the key `stage_key(key, "stage")`.
@@ -234,7 +235,7 @@ def certified(
 
 def describe(
   bound: Bound,
-  params: Any,
+  params: Params,
   request: Request,
   *,
   epsilon: float,
@@ -272,10 +273,10 @@ def describe(
       f"{measured.result:.3g}, above max_distance, {max_distance:.3g}; "
       "nothing was released. Retrain, or allow a larger distance."
     )
-  unrounded = max_distance + float(bound.comparator)
-  numbers = noise.dimensions(bound.view.split(params)[0], bound.norm)
+  unrounded = max_distance + float(bound.retrain_error)
+  dimensions = noise.dimensions(bound.view.split(params)[0], bound.norm)
   step = noise.grid(calibrate.gaussian_sigma(epsilon, delta, unrounded))
-  rounding = noise.rounding(step, numbers)
+  rounding = noise.rounding(step, dimensions)
   return Release(
     epsilon=epsilon,
     delta=delta,
@@ -285,7 +286,7 @@ def describe(
     rounding=rounding,
     sigma=calibrate.gaussian_sigma(epsilon, delta, unrounded + rounding),
     grid=step,
-    noise_dimensions=numbers,
+    noise_dimensions=dimensions,
     fallback=fallback,
     checked=checked,
   )
@@ -305,7 +306,7 @@ def _check_numbers(epsilon, delta, max_distance, bound):
       "of a method makes it."
     )
   named = {"epsilon": epsilon, "delta": delta, "max_distance": max_distance}
-  for name, value in (named | {"comparator": bound.comparator}).items():
+  for name, value in (named | {"retrain_error": bound.retrain_error}).items():
     if isinstance(value, bool) or not isinstance(
       value, int | float | np.number
     ):
@@ -322,15 +323,9 @@ def _check_numbers(epsilon, delta, max_distance, bound):
       f"epsilon is {epsilon}; it must be above 0 and at most {MAX_EPSILON:g}: "
       "beyond, a certificate says nothing."
     )
-  if not 0 < max_distance < math.inf:
-    raise ValueError(
-      f"max_distance is {max_distance}; it must be finite and above 0."
-    )
-  if not 0 <= bound.comparator < math.inf:
-    raise ValueError(
-      f"comparator is {bound.comparator}; it must be finite and at least 0."
-    )
-  distance = float(max_distance) + float(bound.comparator)
+  validate.positive(max_distance=max_distance)
+  validate.at_least(0, retrain_error=bound.retrain_error)
+  distance = float(max_distance) + float(bound.retrain_error)
   noise.grid(calibrate.gaussian_sigma(epsilon, delta, distance))
 
 
@@ -353,7 +348,7 @@ def _check_form(view, before, after):
     )
 
 
-def _check_certifiable(params: Any) -> None:
+def _check_certifiable(params: Params) -> None:
   if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(params)):
     raise ValueError(
       "certified runs under jit or vmap; it must run on the host, where the "

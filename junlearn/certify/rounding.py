@@ -1,11 +1,8 @@
 """What double precision may have done to a gradient that was measured.
 
-A sum of k products is wrong by at most `gamma_k = k u / (1 - k u)` times the
-sum of their absolute values, u = 2^-53 (N. Higham, "Accuracy and Stability of
-Numerical Algorithms", chapter 3). The gradient of the mean loss passes three
-such sums: the outputs, the transposed model times the loss's derivative, and
-the mean. With `m = A |w| + beta` the moduli of what the outputs are summed from
-(`magnitude`), its error is at most about
+With `m = A |w| + beta` the moduli of what the outputs are summed from
+(`magnitude`), the error of the gradient of the mean loss is at most about
+(`certify`, lemma 9)
 
     k u mean_i |A_i| (1 + |d_i| + c_i |m_i|) + k u l2 |w|,
 
@@ -13,8 +10,6 @@ d_i being the derivative at the outputs, the 1 its own rounding, c_i the second
 derivative there (at most 1 for softmax), and k no more than examples and
 parameters together.
 """
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +19,7 @@ from junlearn import objective, tree
 from junlearn.certify import magnitude
 from junlearn.loss import OutputLoss, softmax_cross_entropy
 from junlearn.model import Model
+from junlearn.typing import Examples, Params
 
 _UNIT = 2.0**-52  # twice u: k u / (1 - k u) is below for all that fits memory
 _BATCH = 64  # examples at a time
@@ -34,8 +30,8 @@ _UNDERFLOW = 1e-150
 def gradient_error(
   model: Model,
   output_loss: OutputLoss,
-  params: Any,
-  examples: Any,
+  params: Params,
+  examples: Examples,
   *,
   l2: float,
 ) -> jax.Array:
@@ -72,8 +68,8 @@ def gradient_error(
     return spread * (1 + slope + bend * optax.tree.norm(terms))
 
   scales = jax.lax.map(one, examples, batch_size=_BATCH)
-  numbers = tree.size(examples) + sum(x.size for x in jax.tree.leaves(params))
-  found = _UNIT * numbers * (objective.mean(scales, examples) + l2 * length)
+  terms = tree.size(examples) + sum(x.size for x in jax.tree.leaves(params))
+  found = _UNIT * terms * (objective.mean(scales, examples) + l2 * length)
   return found + _UNDERFLOW
 
 

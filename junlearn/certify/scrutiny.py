@@ -37,8 +37,9 @@ import jax
 import numpy as np
 from scipy import special, stats
 
-from junlearn import tree
+from junlearn import tree, validate
 from junlearn.certify.noise import Norm
+from junlearn.typing import Params
 
 Noise = dict[str, np.ndarray]
 
@@ -49,7 +50,7 @@ _EXACT = 2.0**53
 
 
 def standardized(
-  released: Any, corrected: Any, *, sigma: float, grid: float, norm: Norm
+  released: Params, corrected: Params, *, sigma: float, grid: float, norm: Norm
 ) -> Noise:
   """The noise of a release in standard deviations, by the names of leaves.
 
@@ -57,7 +58,7 @@ def standardized(
     released: finite params with noise.
     corrected: the same before it.
     sigma: standard deviation of the noise, above 0.
-    grid: the power of two that released numbers are multiples of.
+    grid: the power of two that released parameters are multiples of.
     norm: "joint", or "row" for the noise of the first row, `[1, ...]`.
 
   Returns:
@@ -66,7 +67,7 @@ def standardized(
   Raises:
     ValueError: if an argument is out of range, or the shapes differ.
   """
-  _check(sigma, grid, norm)
+  _check_noise(sigma, grid, norm)
   released, corrected = _leaves(released), _leaves(corrected)
   for problem in _shapes(released, corrected, norm):
     raise ValueError(problem)
@@ -78,8 +79,8 @@ def standardized(
 
 
 def disagreements(
-  released: Any,
-  corrected: Any,
+  released: Params,
+  corrected: Params,
   *,
   sigma: float,
   grid: float,
@@ -94,9 +95,9 @@ def disagreements(
     released: params with noise, float64.
     corrected: the same before it.
     sigma: standard deviation of the noise, above 0.
-    grid: the power of two that released numbers are multiples of.
-    norm: "joint" for independent noise on all numbers, "row" for one draw that
-      all rows of axis 0 share.
+    grid: the power of two that released parameters are multiples of.
+    norm: "joint" for independent noise on all parameters, "row" for one draw
+      that all rows of axis 0 share.
     rows: clients on axis 0 of all leaves, each looked at by itself; None where
       there are none, or with the norm "row".
     others: `standardized` noise of the run's other releases.
@@ -110,7 +111,7 @@ def disagreements(
     ValueError: if an argument is out of range, or a direction or `rows` does
       not fit the params.
   """
-  _check(sigma, grid, norm)
+  _check_noise(sigma, grid, norm)
   values, before = _leaves(released), _leaves(corrected)
   for check in (
     _shapes(values, before, norm),
@@ -379,9 +380,6 @@ def _by_row(leaves, rows):
   return np.concatenate([x.reshape(rows, -1) for x in leaves.values()], 1)
 
 
-def _check(sigma, grid, norm):
-  for name, value in (("sigma", sigma), ("grid", grid)):
-    if not 0 < value < math.inf:
-      raise ValueError(f"{name} is {value}; it must be finite and above 0.")
-  if norm not in ("joint", "row"):
-    raise ValueError(f"norm is {norm!r}; it must be 'joint' or 'row'.")
+def _check_noise(sigma, grid, norm):
+  validate.positive(sigma=sigma, grid=grid)
+  validate.one_of(("joint", "row"), norm=norm)

@@ -8,6 +8,7 @@ import functools
 import json
 import types
 import typing
+from collections.abc import Iterator
 from typing import Any
 
 # Integers beyond are no doubles; nor are NaN and infinities below.
@@ -57,6 +58,17 @@ def plain(value: Any) -> Any:
   if isinstance(value, tuple):
     return [plain(each) for each in value]
   return value
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+  """Pairs of a dotted name and a value that is no dict and no list."""
+  value = plain(value)
+  if isinstance(value, dict | list):
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, each in pairs:
+      yield from leaves(each, f"{path}.{name}" if path else str(name))
+  else:
+    yield path, value
 
 
 def _typed(kind, value, path):

@@ -1,8 +1,8 @@
 """Training over many clients, with and without a server.
 
-Everything a client does is written for one client, and talks to the others
-through collectives: `across(body, collective=True)` runs it for all, on one
-device or many. Examples of clients are stacked `[clients, n, ...]` with
+Everything a client does is written for one client, and communicates with the
+others through collectives: `across(body, collective=True)` runs it for all, on
+one device or many. Examples of clients are stacked `[clients, n, ...]` with
 `weight` `[clients, n]` (0 = absent); params of clients `[clients, ...]`.
 """
 

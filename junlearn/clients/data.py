@@ -7,11 +7,12 @@ requests have the same shapes and clients keep their place.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from junlearn import tree
+from junlearn import tree, validate
 from junlearn.transform import Request
 
 Examples = Mapping[str, Any]
@@ -33,7 +34,7 @@ def partition(
   Args:
     examples: arrays `[n, ...]`, with a `label` unless `how` is "iid".
     num_clients: in [1, n].
-    how: "iid" gives shares of equal size at random; "sorted" gives shares of
+    how: "iid" gives shards of equal size at random; "sorted" gives shards of
       equal size in the order of the labels, so that a client knows few classes;
       "dirichlet" divides each class by proportions drawn from a symmetric
       Dirichlet distribution, again until no client is empty.
@@ -47,27 +48,20 @@ def partition(
     ValueError: if an argument is out of range, or a client stays empty.
   """
   n = tree.size(examples)
-  if not 1 <= num_clients <= n:
-    raise ValueError(
-      f"num_clients is {num_clients}; for {n} examples it must be in [1, {n}]."
-    )
-  if not concentration > 0:
-    raise ValueError(f"concentration is {concentration}; it must be above 0.")
+  validate.within(f"[1, {n}]", num_clients=num_clients)
+  validate.positive(concentration=concentration)
+  validate.one_of(get_args(How), how=how)
   rng = np.random.default_rng(seed)
   if how == "iid":
-    shares = np.array_split(rng.permutation(n), num_clients)
+    shards = np.array_split(rng.permutation(n), num_clients)
   elif how == "sorted":
     order = np.argsort(_leaf(examples, "label"), kind="stable")
-    shares = np.array_split(order, num_clients)
-  elif how == "dirichlet":
-    shares = _dirichlet(
+    shards = np.array_split(order, num_clients)
+  else:
+    shards = _dirichlet(
       rng, _leaf(examples, "label"), num_clients, concentration
     )
-  else:
-    raise ValueError(
-      f"how is {how!r}; it must be 'iid', 'sorted' or 'dirichlet'."
-    )
-  return [tree.take(dict(examples), np.sort(share)) for share in shares]
+  return [tree.take(dict(examples), np.sort(shard)) for shard in shards]
 
 
 def stack(clients: Sequence[Examples]) -> dict[str, Any]:
@@ -108,7 +102,7 @@ def stack(clients: Sequence[Examples]) -> dict[str, Any]:
   }
 
 
-def by_id(examples: Examples, ids: Any) -> Request:
+def request_by_id(examples: Examples, ids: ArrayLike) -> Request:
   """Forgets the records with the given ids, wherever they are.
 
   Args:
@@ -133,7 +127,7 @@ def by_id(examples: Examples, ids: Any) -> Request:
   return _divide("ids", examples, np.isin(known, ids))
 
 
-def by_class(examples: Examples, label: int) -> Request:
+def request_by_class(examples: Examples, label: int) -> Request:
   """Forgets all examples of one class, at all clients.
 
   Raises:
@@ -142,7 +136,7 @@ def by_class(examples: Examples, label: int) -> Request:
   return _divide(f"label {label}", examples, _leaf(examples, "label") == label)
 
 
-def by_client(examples: Examples, client: int) -> Request:
+def request_by_client(examples: Examples, client: int) -> Request:
   """Forgets all examples of one client.
 
   Whether it also leaves the graph is another matter: see `topology.remove`.
@@ -151,8 +145,7 @@ def by_client(examples: Examples, client: int) -> Request:
     ValueError: if the client does not exist, or has no or all examples.
   """
   clients, n = _leaf(examples, "weight").shape
-  if not 0 <= client < clients:
-    raise ValueError(f"client is {client}; it must be in [0, {clients}).")
+  validate.within(f"[0, {clients})", client=client)
   is_forgotten = np.repeat(np.arange(clients)[:, None] == client, n, axis=1)
   return _divide(f"client {client}", examples, is_forgotten)
 
@@ -167,16 +160,16 @@ def _leaf(examples, key):
 
 def _dirichlet(rng, labels, num_clients, concentration):
   for _ in range(_MAX_DRAWS):
-    shares = [[] for _ in range(num_clients)]
+    parts: list[list[np.ndarray]] = [[] for _ in range(num_clients)]
     for label in np.unique(labels):
       rows = rng.permutation(np.flatnonzero(labels == label))
       proportions = rng.dirichlet(np.full(num_clients, concentration))
       cuts = np.round(np.cumsum(proportions)[:-1] * len(rows)).astype(int)
-      for share, part in zip(shares, np.split(rows, cuts), strict=True):
-        share.append(part)
-    shares = [np.concatenate(share) for share in shares]
-    if all(len(share) for share in shares):
-      return shares
+      for mine, part in zip(parts, np.split(rows, cuts), strict=True):
+        mine.append(part)
+    shards = [np.concatenate(mine) for mine in parts]
+    if all(len(shard) for shard in shards):
+      return shards
   raise ValueError(
     f"concentration is {concentration}, with which {num_clients} clients were "
     f"not all given examples in {_MAX_DRAWS} draws; it must be larger."

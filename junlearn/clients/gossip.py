@@ -7,18 +7,19 @@ it: a float64 matrix never promotes float32 params.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from junlearn.parallel.across import AXES, gather
+from junlearn.typing import Params
 
-Mix = Callable[[Any], Any]
+Mix = Callable[[Params], Params]
 
 
-def dense(mixing: Any) -> Mix:
+def dense(mixing: np.ndarray) -> Mix:
   """Gossip with any mixing matrix.
 
   Every device gathers the params of all clients: memory of `clients * params`.
@@ -45,14 +46,14 @@ def dense(mixing: Any) -> Mix:
   return mix
 
 
-def ring(mixing: Any) -> Mix:
+def ring(mixing: np.ndarray) -> Mix:
   """Gossip along a ring, or a ring that clients have left.
 
-  A device sends the params of one client to each of its two neighbours.
+  A device sends the params of one client to each of its two neighbors.
 
   Args:
     mixing: W `[clients, clients]`, at least 3 clients, zero where two are
-      neither equal nor neighbours on the ring.
+      neither equal nor neighbors on the ring.
 
   Raises:
     ValueError: if W is not of a ring; when applied, if W has another number
@@ -77,7 +78,7 @@ def ring(mixing: Any) -> Mix:
     def leaf(x):
       self, left, right = own.astype(x.dtype)
       return (
-        self * x + left * _from_neighbour(x, 1) + right * _from_neighbour(x, -1)
+        self * x + left * _from_neighbor(x, 1) + right * _from_neighbor(x, -1)
       )
 
     return jax.tree.map(leaf, params)
@@ -85,7 +86,7 @@ def ring(mixing: Any) -> Mix:
   return mix
 
 
-def average(params: Any, weight: Any) -> Any:
+def average(params: Params, weight: ArrayLike) -> Params:
   """What a server sends back: `sum_i w_i params_i / sum_i w_i`.
 
   Args:
@@ -105,7 +106,7 @@ def average(params: Any, weight: Any) -> Any:
   return jax.tree.map(leaf, params)
 
 
-def number(mixing: Any) -> jax.Array:
+def number(mixing: np.ndarray) -> jax.Array:
   """This client's number, for a matrix with a row for each client.
 
   Raises:
@@ -120,7 +121,7 @@ def number(mixing: Any) -> jax.Array:
   return jax.lax.axis_index(AXES)
 
 
-def _from_neighbour(x, shift):
+def _from_neighbor(x, shift):
   """The leaf of client `i - shift`, with `shift` 1 or -1."""
   devices, members = AXES
   on_device, count = jax.lax.psum(1, members), jax.lax.psum(1, devices)

@@ -16,14 +16,16 @@ is no substitute: curvature is what makes influence fade.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from junlearn import validate
 from junlearn.clients.gossip import Mix
 from junlearn.clients.rounds import Round, round_key
+from junlearn.typing import Params, Vector
 
 
 class Influence(NamedTuple):
@@ -34,14 +36,14 @@ class Influence(NamedTuple):
     norm: |E_k| for k = 1 ... K, `[num_rounds]`.
   """
 
-  value: Any
+  value: Vector
   norm: jax.Array
 
 
 def propagate(
   before: Round, after: Round, *, num_rounds: int, mix: Mix | None = None
-) -> Callable[..., tuple[Any, Influence]]:
-  """The linearised influence of a deletion, along the training it follows.
+) -> Callable[..., tuple[Params, Influence]]:
+  """The linearized influence of a deletion, along the training it follows.
 
   Args:
     before: T.
@@ -63,22 +65,21 @@ def propagate(
   Raises:
     ValueError: if `num_rounds` is below 0.
   """
-  if num_rounds < 0:
-    raise ValueError(f"num_rounds is {num_rounds}; it must be at least 0.")
+  validate.at_least(0, num_rounds=num_rounds)
 
   def run(params, data, data_after, key=None):
     def step(carry, k):
       params, value = carry
-      own_key = round_key(key, k)
+      key_k = round_key(key, k)
 
       def without(params):
-        return after(params, data_after, own_key)
+        return after(params, data_after, key_k)
 
       if mix is None:
         target, moved = jax.jvp(without, (params,), (value,))
       else:
         target, moved = without(params), mix(value)
-      following = before(params, data, own_key)
+      following = before(params, data, key_k)
       value = jax.tree.map(
         lambda e, a, b: e + (a - b), moved, target, following
       )

@@ -2,11 +2,10 @@
 
 What retraining leads to without the forgotten examples is either the fixed
 point X' of the rounds of training (form "stacked": all clients' params as one
-vector) or the minimiser x' of the mean risk (form "consensus": the same params
+vector) or the minimizer x' of the mean risk (form "consensus": the same params
 at every client).
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from junlearn import validate
 from junlearn.certify import bounds, premises
 from junlearn.certify.derived import Derived, Head, derive
 from junlearn.certify.release import Bound
@@ -22,9 +22,10 @@ from junlearn.certify.rounding import gradient_error
 from junlearn.clients import rounds, topology
 from junlearn.clients.gossip import average, number
 from junlearn.clients.training import Training
-from junlearn.loss import OutputLoss, of_outputs, softmax_cross_entropy
+from junlearn.loss import Loss, OutputLoss, of_outputs, softmax_cross_entropy
 from junlearn.model import Model
 from junlearn.parallel.across import AXES, Backend, across
+from junlearn.typing import Examples, Params, Vector
 from junlearn.view import full
 
 Form = Literal["stacked", "consensus"]
@@ -63,7 +64,7 @@ def bound(
     form: see above.
     features: as in `newton.bound`.
     tolerance: `|X - T(X)|_F` at which retraining ends, at least 0; it gives
-      the comparator. That of a consensus is as near to its minimiser.
+      the `retrain_error`. That of a consensus is as near to its minimizer.
     head: the constants of every client's risk (`derived.head_of`); several
       local steps need them.
     output_loss: `(outputs, examples) -> [n]`.
@@ -75,7 +76,7 @@ def bound(
     with several local steps, the constants.
 
   **Guarantees**: X' is the fixed point of the rounds without the forgotten
-  examples, x' the minimiser of the mean risk; for any params, however they came
+  examples, x' the minimizer of the mean risk; for any params, however they came
   about (`certify`, lemmas 4 to 6 and 9). Assumes what the `Bound` checks, and
   what it states.
 
@@ -83,31 +84,27 @@ def bound(
     ValueError: if an argument is out of range, or the mixing matrix is not
       symmetric and doubly stochastic.
   """
-  check_form(form)
-  if not 0 <= tolerance < math.inf:
-    raise ValueError(
-      f"tolerance is {tolerance}; it must be finite and at least 0."
-    )
+  validate.one_of(get_args(Form), form=form)
+  validate.at_least(0, tolerance=tolerance)
   training = training._replace(mixing=_frozen(training))
   contraction = (
     _contraction(training, head) if training.local_steps > 1 else None
   )
-  by_contraction = form == "stacked" and contraction is not None
   checks = premises.of_classifier(
     model, output_loss, convex=convex, view=full(), axes=2
   )
   checks["mixing"] = lambda params, request: (
     "The mixing matrix is symmetric and doubly stochastic."
   )
-  if by_contraction:
+  constants: dict[str, float | Derived]
+  if form == "stacked" and contraction is not None:
     checks["smoothness"] = _check_smoothness(model, training, head, output_loss)
     theorem, constants = "fixed_point_residual", {"contraction": contraction}
     name = "residual"
+    reach = bounds.fixed_point_residual(1.0, contraction=contraction.result)
   else:
     theorem, constants, name = "residual", {"l2": training.l2}, "gradient"
-  reach = bounds.residual(1.0, l2=training.l2)
-  if by_contraction:
-    reach = bounds.fixed_point_residual(1.0, contraction=contraction.result)
+    reach = bounds.residual(1.0, l2=training.l2)
   run = for_all(_measure(model, training, form, output_loss, reach), backend)
 
   def measure(params, request):
@@ -119,7 +116,7 @@ def bound(
     constants=constants,
     measure=measure,
     norm="row" if form == "consensus" else "joint",
-    comparator=_comparator(training, contraction, tolerance),
+    retrain_error=_retrain_error(training, contraction, tolerance),
     checks=checks,
     stated={
       "features": premises.statement(features=features),
@@ -135,7 +132,7 @@ _RETRAINING = {
   "stacked": "Retraining is the same rounds of training without the records, "
   "from any start, until a round moves the clients by at most {:.6g}, then the "
   "same noise.",
-  "consensus": "Retraining is the minimiser of the clients' mean risk without "
+  "consensus": "Retraining is the minimizer of the clients' mean risk without "
   "the records, as near to it as rounds that move the clients by {:.6g} are to "
   "their own end, then the same noise.",
 }
@@ -183,11 +180,7 @@ def _measure(model, training, form, output_loss, reach):
 
 def _frozen(training):
   """The mixing matrix, checked, as nobody can change it any more."""
-  for name in ("step_size", "l2"):
-    if not getattr(training, name) > 0:
-      raise ValueError(
-        f"{name} is {getattr(training, name)}; it must be above 0."
-      )
+  validate.positive(step_size=training.step_size, l2=training.l2)
   mixing = np.array(training.mixing, np.float64)
   topology.check_mixing(mixing, removed=topology.removed(mixing))
   # What the rows sum to beyond 1 is taken from the strong convexity.
@@ -214,14 +207,16 @@ def _joint_norm(x):
   return jnp.sqrt(jax.lax.psum(optax.tree.norm(x, squared=True), AXES))
 
 
-def consensus(training: Training) -> Callable[[Any], Any]:
+def consensus(training: Training) -> Callable[[Params], Params]:
   """The mean over the clients that have not left, for the body of `across`."""
   gone = topology.removed(training.mixing)
   present = ~np.isin(np.arange(len(training.mixing)), gone)
   return lambda values: average(values, jnp.asarray(present)[number(present)])
 
 
-def mean_gradient(training: Training, loss: Any) -> Callable[[Any, Any], Any]:
+def mean_gradient(
+  training: Training, loss: Loss
+) -> Callable[[Params, Examples], Vector]:
   """`(x, retain) -> mean_i grad F_i(x)`, for the body of `across`."""
   risk, mean = training.risk(loss), consensus(training)
   return lambda x, retain: mean(jax.grad(risk)(x, retain))
@@ -229,19 +224,10 @@ def mean_gradient(training: Training, loss: Any) -> Callable[[Any, Any], Any]:
 
 def for_all(body: Callable[..., Any], backend: Backend) -> Callable[..., Any]:
   """The body of one client for all of them, compiled once."""
-  # pmap compiles by itself; in jit, clients of several processes cannot talk.
+  # pmap compiles by itself; in jit, clients of several processes cannot
+  # communicate.
   mapped = across(body, backend=backend, collective=True)
   return mapped if backend == "pmap" else jax.jit(mapped)
-
-
-def check_form(form: str) -> None:
-  """Refuses an unknown form.
-
-  Raises:
-    ValueError: naming it.
-  """
-  if form not in get_args(Form):
-    raise ValueError(f"form is {form!r}; it must be 'stacked' or 'consensus'.")
 
 
 def _contraction(training: Training, head: Head | None) -> Derived:
@@ -259,10 +245,14 @@ def _contraction(training: Training, head: Head | None) -> Derived:
   )
 
 
-def _comparator(training, contraction, tolerance) -> float:
+def _retrain_error(training, contraction, tolerance) -> float:
   if contraction is None:
-    return bounds.residual(tolerance / training.step_size, l2=training.l2)
-  return bounds.fixed_point_residual(tolerance, contraction=contraction.result)
+    error = bounds.residual(tolerance / training.step_size, l2=training.l2)
+  else:
+    error = bounds.fixed_point_residual(
+      tolerance, contraction=contraction.result
+    )
+  return float(error)
 
 
 def _check_smoothness(model, training, head, output_loss):

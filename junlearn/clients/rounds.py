@@ -8,45 +8,46 @@ as a whole: batch statistics have no place in a `risk`.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from junlearn import objective
+from junlearn import objective, validate
 from junlearn.clients.gossip import Mix, average
 from junlearn.descent import Descent, State
 from junlearn.loss import Loss
 from junlearn.parallel.across import AXES, Backend, across, gather
 from junlearn.transform import Request, Transform
+from junlearn.typing import Examples, Key, Params
 
-Round = Callable[..., Any]
-Risk = Callable[[Any, Any], jax.Array]
+Round = Callable[..., Params]
+Risk = Callable[[Params, Examples], jax.Array]
 Weighting = Literal["uniform", "sample"]
 
 
-def scale(weighting: Weighting) -> Callable[[Any], jax.Array | float]:
+def scale(weighting: Weighting) -> Callable[[Examples], jax.Array | float]:
   """What a client's mean loss is multiplied by, `examples -> s_i`.
 
   s_i = 1 ("uniform": clients count alike) or s_i = N n_i / n ("sample":
   examples count alike), N being the number of clients that have examples, n_i
-  those of client i and n those of all. Both have the minimiser of
+  those of client i and n those of all. Both have the minimizer of
   (1/N) sum_i F_i in common where the n_i are equal; after examples of one
   client were deleted they are not.
 
   Returns:
-    For the body of `across`; "sample" talks to the other clients.
+    For the body of `across`; "sample" communicates with the other clients.
 
   Raises:
     ValueError: if there is no such weighting.
   """
-  _check_weighting(weighting)
+  validate.one_of(get_args(Weighting), weighting=weighting)
 
   def sample(examples):
-    own = count(examples)
-    active = jax.lax.psum((own > 0).astype(own.dtype), AXES)
-    return active * own / jax.lax.psum(own, AXES)
+    n = count(examples)
+    active = jax.lax.psum((n > 0).astype(n.dtype), AXES)
+    return active * n / jax.lax.psum(n, AXES)
 
   return sample if weighting == "sample" else lambda examples: 1.0
 
@@ -73,7 +74,7 @@ def risk(
 
 
 def gradient_descent(risk: Risk, mix: Mix, *, step_size: float) -> Round:
-  """Decentralised gradient descent on full batches (DGD, DSGD).
+  """Decentralized gradient descent on full batches (DGD, DSGD).
 
       x_i <- sum_j W_ij x_j - gamma grad F_i(x_i)
 
@@ -86,14 +87,14 @@ def gradient_descent(risk: Risk, mix: Mix, *, step_size: float) -> Round:
 
       Psi(X) = sum_i F_i(x_i) + <X, (I - W) X> / (2 gamma),
 
-  whose minimiser is the fixed point; with F_i beta-smooth it is reached for
-  gamma < (1 + l_N(W)) / beta. It is not the minimiser of sum_i F_i, but
+  whose minimizer is the fixed point; with F_i beta-smooth it is reached for
+  gamma < (1 + l_N(W)) / beta. It is not the minimizer of sum_i F_i, but
   within O(gamma) of it.
 
   Raises:
     ValueError: if `step_size` is not above 0.
   """
-  _check_step_size(step_size)
+  validate.positive(step_size=step_size)
 
   def round(params, examples, key=None):
     del key
@@ -121,8 +122,8 @@ def adapt_then_combine(
   Raises:
     ValueError: if an argument is out of range.
   """
-  _check_step_size(step_size)
-  _check_count("num_steps", num_steps, least=1)
+  validate.positive(step_size=step_size)
+  validate.at_least(1, num_steps=num_steps)
 
   def round(params, examples, key=None):
     del key
@@ -146,7 +147,7 @@ def federated_averaging(
       x <- sum_{i in C} p_i local_i(x),    p_i ~ n_i or equal
 
   Each round draws `round(fraction * N)` clients (one at least) of the N that
-  have examples to retain. The local transform starts afresh, optimiser state
+  have examples to retain. The local transform starts afresh, optimizer state
   included, with key `fold_in(key, i)` for client i; all clients run it, and
   what those outside C make of it is not read.
 
@@ -161,9 +162,8 @@ def federated_averaging(
   Raises:
     ValueError: if an argument is out of range; when applied, without a key.
   """
-  if not 0 < fraction <= 1:
-    raise ValueError(f"fraction is {fraction}; it must be in (0, 1].")
-  _check_weighting(weighting)
+  validate.fraction(fraction=fraction)
+  validate.one_of(get_args(Weighting), weighting=weighting)
 
   def round(params, request: Request, key=None):
     if key is None:
@@ -173,9 +173,9 @@ def federated_averaging(
     params = local(
       jax.random.fold_in(local_key, number), params, request
     ).params
-    own = count(request.retain)
-    weight = own if weighting == "sample" else (own > 0).astype(own.dtype)
-    drawn = _draw(clients_key, own > 0, fraction)[number]
+    n = count(request.retain)
+    weight = n if weighting == "sample" else (n > 0).astype(n.dtype)
+    drawn = _draw(clients_key, n > 0, fraction)[number]
     return average(params, jnp.where(drawn, weight, 0))
 
   return round
@@ -187,7 +187,7 @@ def iterate(round: Round, *, num_rounds: int) -> Round:
   Raises:
     ValueError: if `num_rounds` is below 0.
   """
-  _check_count("num_rounds", num_rounds, least=0)
+  validate.at_least(0, num_rounds=num_rounds)
 
   def rounds(params, data, key=None):
     return _times(
@@ -220,7 +220,7 @@ def descent(
   Raises:
     ValueError: if `num_rounds` is below 0.
   """
-  _check_count("num_rounds", num_rounds, least=0)
+  validate.at_least(0, num_rounds=num_rounds)
 
   def body(params, data, key):
     following = round(params, data, key)
@@ -256,7 +256,7 @@ class FixedPointInfo(NamedTuple):
 
 def to_fixed_point(
   round: Round, *, tolerance: float, max_rounds: int
-) -> Callable[[Any, Any], tuple[Any, FixedPointInfo]]:
+) -> Callable[[Params, Any], tuple[Params, FixedPointInfo]]:
   """Rounds until all clients together move no further than the tolerance.
 
       |X - T(X)|_F <= tolerance
@@ -277,9 +277,8 @@ def to_fixed_point(
   Raises:
     ValueError: if an argument is out of range.
   """
-  if not tolerance > 0:
-    raise ValueError(f"tolerance is {tolerance}; it must be above 0.")
-  _check_count("max_rounds", max_rounds, least=1)
+  validate.positive(tolerance=tolerance)
+  validate.at_least(1, max_rounds=max_rounds)
 
   def run(params, data):
     def measured(params):
@@ -303,14 +302,14 @@ def to_fixed_point(
   return run
 
 
-def count(examples: Any) -> jax.Array:
+def count(examples: Examples) -> jax.Array:
   """Examples of one client, by `weight` where they have one; a float."""
   if "weight" in examples:
     return jnp.sum(examples["weight"].astype(float))
   return jnp.asarray(jax.tree.leaves(examples)[0].shape[0], float)
 
 
-def round_key(key: jax.Array | None, k: Any) -> jax.Array | None:
+def round_key(key: Key | None, k: int | jax.Array) -> Key | None:
   """The key of round `k`; None for rounds that draw nothing."""
   return None if key is None else jax.random.fold_in(key, k)
 
@@ -324,8 +323,8 @@ def _move(params, gradient, step_size):
 def _movement(params, following):
   """|X - T(X)|_F over all clients."""
   difference = optax.tree.sub(params, following)
-  own = optax.tree.norm(difference, squared=True)
-  return jnp.sqrt(jax.lax.psum(own, AXES))
+  local = optax.tree.norm(difference, squared=True)
+  return jnp.sqrt(jax.lax.psum(local, AXES))
 
 
 def _times(n, step, carry):
@@ -336,27 +335,10 @@ def _times(n, step, carry):
 
 
 def _draw(key, present, fraction):
-  """Whether each client takes part, `[clients]`, from one's own `present`."""
+  """Whether each client takes part, `[clients]`, from each one's `present`."""
   present = gather(present)
   noise = jax.random.uniform(key, present.shape)
   order = jnp.argsort(jnp.where(present, noise, 2.0))  # absent clients last
   rank = jnp.argsort(order)
   number = jnp.round(fraction * jnp.sum(present, dtype=jnp.float32))
   return present & (rank < jnp.maximum(number, 1).astype(rank.dtype))
-
-
-def _check_weighting(weighting):
-  if weighting not in ("uniform", "sample"):
-    raise ValueError(
-      f"weighting is {weighting!r}; it must be 'uniform' or 'sample'."
-    )
-
-
-def _check_step_size(step_size):
-  if not step_size > 0:
-    raise ValueError(f"step_size is {step_size}; it must be above 0.")
-
-
-def _check_count(name, value, *, least):
-  if value < least:
-    raise ValueError(f"{name} is {value}; it must be at least {least}.")

@@ -2,7 +2,7 @@
 
 An adjacency is a symmetric boolean matrix `[clients, clients]`, false on the
 diagonal. A mixing matrix W is symmetric and doubly stochastic, and zero where
-two clients are no neighbours; then gossip `X <- W X` keeps the mean and, with
+two clients are no neighbors; then gossip `X <- W X` keeps the mean and, with
 
     rho = max(|l_2|, |l_N|) < 1,    |[W^k]_iu - 1/N| <= rho^k (1 - 1/N),
 
@@ -11,10 +11,13 @@ node, its row of W being its unit row, so that shapes never change.
 """
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.sparse import csgraph
+
+from junlearn import validate
 
 # Most that a mixing matrix may be off by, in its symmetry and its rows' sums.
 TOLERANCE = 1e-12
@@ -23,27 +26,26 @@ _MAX_DRAWS = 100
 
 
 def ring(n: int) -> np.ndarray:
-  """Client i is a neighbour of i - 1 and i + 1 (mod n); n is at least 3."""
-  _at_least("n", n, 3)
+  """Client i is a neighbor of i - 1 and i + 1 (mod n); n is at least 3."""
+  validate.at_least(3, n=n)
   return _circulant(n, [1])
 
 
 def exponential(n: int) -> np.ndarray:
-  """Client i is a neighbour of i +- 2^k (mod n) for 2^k < n; n at least 2."""
-  _at_least("n", n, 2)
+  """Client i is a neighbor of i +- 2^k (mod n) for 2^k < n; n at least 2."""
+  validate.at_least(2, n=n)
   return _circulant(n, [2**k for k in range((n - 1).bit_length())])
 
 
 def complete(n: int) -> np.ndarray:
-  """All clients are neighbours; n is at least 2."""
-  _at_least("n", n, 2)
+  """All clients are neighbors; n is at least 2."""
+  validate.at_least(2, n=n)
   return ~np.eye(n, dtype=bool)
 
 
 def torus(rows: int, columns: int) -> np.ndarray:
   """A grid that wraps around; client `r * columns + c`, both at least 2."""
-  _at_least("rows", rows, 2)
-  _at_least("columns", columns, 2)
+  validate.at_least(2, rows=rows, columns=columns)
   clients = np.arange(rows * columns).reshape(rows, columns)
   edges = [
     np.stack([clients, np.roll(clients, -1, axis)], -1).reshape(-1, 2)
@@ -65,9 +67,8 @@ def erdos_renyi(n: int, probability: float, *, seed: int) -> np.ndarray:
   Raises:
     ValueError: if an argument is out of range, or no draw is connected.
   """
-  _at_least("n", n, 2)
-  if not 0 < probability <= 1:
-    raise ValueError(f"probability is {probability}; it must be in (0, 1].")
+  validate.at_least(2, n=n)
+  validate.fraction(probability=probability)
   rng = np.random.default_rng(seed)
   for _ in range(_MAX_DRAWS):
     upper = np.triu(rng.random((n, n)) < probability, 1)
@@ -80,7 +81,7 @@ def erdos_renyi(n: int, probability: float, *, seed: int) -> np.ndarray:
   )
 
 
-def from_edges(n: int, edges: Any) -> np.ndarray:
+def from_edges(n: int, edges: ArrayLike) -> np.ndarray:
   """The graph with the given edges.
 
   Args:
@@ -91,7 +92,7 @@ def from_edges(n: int, edges: Any) -> np.ndarray:
   Raises:
     ValueError: if an edge names no client, or joins a client with itself.
   """
-  _at_least("n", n, 1)
+  validate.at_least(1, n=n)
   edges = np.asarray(edges, int).reshape(-1, 2)
   for edge in edges:
     if edge.min() < 0 or edge.max() >= n or edge[0] == edge[1]:
@@ -104,10 +105,10 @@ def from_edges(n: int, edges: Any) -> np.ndarray:
   return adjacency
 
 
-def metropolis_hastings(adjacency: Any) -> np.ndarray:
-  """The mixing matrix of a graph, from the degrees of neighbours alone.
+def metropolis_hastings(adjacency: ArrayLike) -> np.ndarray:
+  """The mixing matrix of a graph, from the degrees of neighbors alone.
 
-      W_ij = 1 / (1 + max(deg_i, deg_j)) for neighbours,  W_ii = 1 - sum_j W_ij
+      W_ij = 1 / (1 + max(deg_i, deg_j)) for neighbors,  W_ii = 1 - sum_j W_ij
 
   Returns:
     W `[clients, clients]`, float64.
@@ -118,15 +119,15 @@ def metropolis_hastings(adjacency: Any) -> np.ndarray:
   **Guarantees**: W is symmetric and doubly stochastic, and
   W_ii >= 1 / (1 + deg_i) > 0, so that rho < 1 where the graph is connected.
   """
-  adjacency = _graph(adjacency, "adjacency")
-  if np.any(np.asarray(adjacency) != adjacency.T):
+  graph = _graph(adjacency, "adjacency")
+  if np.any(graph != graph.T):
     raise ValueError("adjacency is not symmetric; edges go both ways.")
-  degree = adjacency.sum(1)
-  weights = adjacency / (1 + np.maximum(degree[:, None], degree))
+  degree = graph.sum(1)
+  weights = graph / (1 + np.maximum(degree[:, None], degree))
   return weights + np.diag(1 - weights.sum(1))
 
 
-def remove(adjacency: Any, clients: int | Iterable[int]) -> np.ndarray:
+def remove(adjacency: ArrayLike, clients: int | Iterable[int]) -> np.ndarray:
   """The mixing matrix after clients have left: they are isolated nodes.
 
   Args:
@@ -140,19 +141,18 @@ def remove(adjacency: Any, clients: int | Iterable[int]) -> np.ndarray:
     ValueError: if a client does not exist, or if those that remain are none,
       or no longer connected.
   """
-  adjacency = _graph(adjacency, "adjacency").copy()
-  clients = np.atleast_1d(np.asarray(clients, int))
-  rest = _rest(adjacency, clients)
-  if _components(rest) != 1:
+  graph = _graph(adjacency, "adjacency").copy()
+  gone = np.atleast_1d(np.asarray(clients, int))
+  if _components(_rest(graph, gone)) != 1:
     raise ValueError(
-      f"clients is {clients.tolist()}, without which the graph is not "
+      f"clients is {gone.tolist()}, without which the graph is not "
       "connected; the clients that remain must be."
     )
-  adjacency[clients] = adjacency[:, clients] = False
-  return metropolis_hastings(adjacency)
+  graph[gone] = graph[:, gone] = False
+  return metropolis_hastings(graph)
 
 
-def check_mixing(mixing: Any, *, removed: Iterable[int] = ()) -> None:
+def check_mixing(mixing: ArrayLike, *, removed: Iterable[int] = ()) -> None:
   """Refuses a matrix with which gossip would not converge to the mean.
 
   Args:
@@ -185,7 +185,7 @@ def check_mixing(mixing: Any, *, removed: Iterable[int] = ()) -> None:
   _refuse(rho > 1 - _PERIODIC, f"is periodic (rho is {rho})")
 
 
-def removed(mixing: Any) -> np.ndarray:
+def removed(mixing: ArrayLike) -> np.ndarray:
   """The clients that have left: their rows are unit rows.
 
   A client that is the only one has not left.
@@ -209,7 +209,7 @@ class Spectrum(NamedTuple):
   smallest: float
 
 
-def spectrum(mixing: Any, *, removed: Iterable[int] = ()) -> Spectrum:
+def spectrum(mixing: ArrayLike, *, removed: Iterable[int] = ()) -> Spectrum:
   """The eigenvalues that bound gossip, of the clients that have not left."""
   mixing = np.asarray(mixing, np.float64)
   values = np.linalg.eigvalsh(_rest(mixing, np.asarray(list(removed), int)))
@@ -217,31 +217,6 @@ def spectrum(mixing: Any, *, removed: Iterable[int] = ()) -> Spectrum:
     return Spectrum(0.0, 0.0, float(values[0]))
   second, smallest = float(values[-2]), float(values[0])
   return Spectrum(max(abs(second), abs(smallest)), second, smallest)
-
-
-def diameter(graph: Any, *, removed: Iterable[int] = ()) -> int:
-  """Edges between the two clients that are furthest apart.
-
-  Flooding a message takes as many rounds.
-
-  Args:
-    graph: adjacency or mixing matrix.
-    removed: clients that have left.
-
-  Raises:
-    ValueError: if the graph is not connected.
-  """
-  graph = _graph(graph, "graph")
-  rest = _rest(graph, np.asarray(list(removed), int))
-  distances = csgraph.shortest_path(rest, directed=False, unweighted=True)
-  if np.isinf(distances).any():
-    raise ValueError("graph is not connected; its diameter is infinite.")
-  return int(distances.max())
-
-
-def _at_least(name, value, least):
-  if value < least:
-    raise ValueError(f"{name} is {value}; it must be at least {least}.")
 
 
 def _refuse(failed, what):

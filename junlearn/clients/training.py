@@ -1,6 +1,8 @@
 """How clients trained: what retraining and certificates refer to."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
 
 from junlearn.clients import rounds
 from junlearn.clients.gossip import dense
@@ -9,18 +11,18 @@ from junlearn.loss import Loss
 
 
 class Training(NamedTuple):
-  """Decentralised training on full batches.
+  """Decentralized training on full batches.
 
   Attributes:
     mixing: W `[clients, clients]`, see `topology`.
     step_size: gamma, above 0.
     l2: strength of the penalty on all params, above 0.
-    local_steps: tau, at least 1. With 1, gradient and exchange are one step,
+    local_steps: tau, at least 1. With 1, gradient and gossip are one step,
       `rounds.gradient_descent`; with more, `rounds.adapt_then_combine`.
     weighting: of clients of unequal size, see `rounds.scale`.
   """
 
-  mixing: Any
+  mixing: np.ndarray
   step_size: float
   l2: float
   local_steps: int = 1

@@ -16,5 +16,3 @@ from junlearn.curvature.newton_cg import NewtonInfo as NewtonInfo
 from junlearn.curvature.newton_cg import newton as newton
 from junlearn.curvature.solve import SolveInfo as SolveInfo
 from junlearn.curvature.solve import conjugate_gradient as conjugate_gradient
-from junlearn.curvature.solve import neumann as neumann
-from junlearn.curvature.solve import power_iteration as power_iteration

@@ -1,24 +1,24 @@
 """Weighted means over examples that are too many for one batch or device."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from junlearn import tree
+from junlearn import tree, validate
+from junlearn.typing import Batch, Examples, PyTree
 
 AxisName = str | tuple[str, ...] | None
 
 
 def average(
-  total: Callable[[Any, jax.Array], Any],
-  examples: Any,
+  total: Callable[[Batch, jax.Array], PyTree],
+  examples: Examples,
   *,
   batch_size: int | None = None,
   axis_name: AxisName = None,
-) -> Any:
+) -> PyTree:
   """Mean over the examples of what `total` sums over a batch.
 
       sum_i w_i f_i / max(sum_i w_i, 1),    total(batch, w) = sum_batch w_i f_i
@@ -40,10 +40,8 @@ def average(
   n = tree.size(examples)
   if n == 0:
     raise ValueError("average: examples is empty; at least one is needed.")
-  if batch_size is not None and batch_size < 1:
-    raise ValueError(
-      f"average: batch_size is {batch_size}; it must be at least 1, or None."
-    )
+  if batch_size is not None:
+    validate.at_least(1, batch_size=batch_size)
   weight = weights(examples)
   if batch_size is None or batch_size >= n:
     sums = total(examples, weight)
@@ -56,7 +54,7 @@ def average(
   return jax.tree.map(lambda leaf: leaf / mass.astype(leaf.dtype), sums)
 
 
-def weights(examples: Any) -> jax.Array:
+def weights(examples: Examples) -> jax.Array:
   """The examples' weights `[n]`: their `weight`, or ones."""
   ones = jnp.ones(tree.size(examples))
   if isinstance(examples, dict) and "weight" in examples:

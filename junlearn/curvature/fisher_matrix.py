@@ -6,22 +6,31 @@ with `l` the cross-entropy and `p` the model's own probabilities. The
 empirical Fisher takes the label of the data in the place of the sum.
 """
 
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from junlearn import tree
+from junlearn import tree, validate
 from junlearn.curvature.average import AxisName, average
 from junlearn.curvature.hvp import Matvec, gauss_newton, sandwich
 from junlearn.loss import Loss
 from junlearn.model import Model
+from junlearn.typing import Examples, Params
 
 Labels = Literal["expected", "observed"]
 
 
-def fisher(model: Model, params: Any, examples: Any, **options: Any) -> Matvec:
+def fisher(
+  model: Model,
+  params: Params,
+  examples: Examples,
+  *,
+  damping: float | jax.Array = 0.0,
+  batch_size: int | None = None,
+  axis_name: AxisName = None,
+) -> Matvec:
   """The Fisher matrix of the categorical with the model's logits.
 
       v -> mean J^T (diag(p) - p p^T) J v + damping v
@@ -33,19 +42,29 @@ def fisher(model: Model, params: Any, examples: Any, **options: Any) -> Matvec:
     model: gives logits `[n, classes]`, evaluated without a key.
     params: where.
     examples: `n` examples; `weight` `[n]` counts as in `average`.
-    **options: `damping`, `batch_size`, `axis_name` of `gauss_newton`.
+    damping: multiple of the identity, at least 0.
+    batch_size: examples a batch; None takes all at once.
+    axis_name: mapped axes over which the examples are divided.
   """
   return gauss_newton(
     model,
     params,
     examples,
     output_loss=lambda logits, _: jax.nn.logsumexp(logits, axis=-1),
-    **options,
+    damping=damping,
+    batch_size=batch_size,
+    axis_name=axis_name,
   )
 
 
 def empirical_fisher(
-  loss: Loss, params: Any, examples: Any, **options: Any
+  loss: Loss,
+  params: Params,
+  examples: Examples,
+  *,
+  damping: float | jax.Array = 0.0,
+  batch_size: int | None = None,
+  axis_name: AxisName = None,
 ) -> Matvec:
   """The mean outer product of gradients, `v -> mean g (g^T v) + damping v`.
 
@@ -55,26 +74,30 @@ def empirical_fisher(
     loss: per-example loss, evaluated without a key.
     params: where.
     examples: `n` examples; `weight` `[n]` counts as in `average`.
-    **options: `damping`, `batch_size`, `axis_name` of `sandwich`.
+    damping: multiple of the identity, at least 0.
+    batch_size: examples a batch; None takes all at once.
+    axis_name: mapped axes over which the examples are divided.
   """
   return sandwich(
     lambda params, batch: loss(params, batch)[0],
     lambda losses, batch, u: u,
     params,
     examples,
-    **options,
+    damping=damping,
+    batch_size=batch_size,
+    axis_name=axis_name,
   )
 
 
 def diagonal_fisher(
   model: Model,
-  params: Any,
-  examples: Any,
+  params: Params,
+  examples: Examples,
   *,
   labels: Labels = "expected",
   block_size: int | None = None,
   axis_name: AxisName = None,
-) -> Any:
+) -> Params:
   """The diagonal of the Fisher matrix, exact per example.
 
       F_j = mean_x sum_y p(y|x) (g_y)_j^2
@@ -98,11 +121,7 @@ def diagonal_fisher(
   Raises:
     ValueError: if there are no such `labels`.
   """
-  if labels not in get_args(Labels):
-    raise ValueError(
-      f"diagonal_fisher: labels is {labels!r}; it must be 'expected' or "
-      "'observed'."
-    )
+  validate.one_of(get_args(Labels), labels=labels)
   if block_size is None:
     block_size = 1 if jax.default_backend() == "cpu" else 64
 

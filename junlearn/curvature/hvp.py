@@ -11,7 +11,6 @@ N. Schraudolph, "Fast curvature matrix-vector products", 2002.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,18 +18,19 @@ import jax.numpy as jnp
 from junlearn.curvature.average import AxisName, average
 from junlearn.loss import Loss, OutputLoss, softmax_cross_entropy
 from junlearn.model import Model
+from junlearn.typing import Batch, Examples, Params, Vector
 
-Matvec = Callable[[Any], Any]
+Matvec = Callable[[Vector], Vector]
 
 
 def gradient(
   loss: Loss,
-  params: Any,
-  examples: Any,
+  params: Params,
+  examples: Examples,
   *,
   batch_size: int | None = None,
   axis_name: AxisName = None,
-) -> Any:
+) -> Vector:
   """Gradient of the mean loss; a pytree like the params.
 
   Args:
@@ -50,8 +50,8 @@ def gradient(
 
 def hessian(
   loss: Loss,
-  params: Any,
-  examples: Any,
+  params: Params,
+  examples: Examples,
   *,
   damping: float | jax.Array = 0.0,
   batch_size: int | None = None,
@@ -85,15 +85,15 @@ def hessian(
 
 def gauss_newton(
   model: Model,
-  params: Any,
-  examples: Any,
+  params: Params,
+  examples: Examples,
   *,
   output_loss: OutputLoss = softmax_cross_entropy,
   damping: float | jax.Array = 0.0,
   batch_size: int | None = None,
   axis_name: AxisName = None,
 ) -> Matvec:
-  """Generalised Gauss-Newton matrix: `v -> mean J^T B J v + damping v`.
+  """Generalized Gauss-Newton matrix: `v -> mean J^T B J v + damping v`.
 
   `J` is the Jacobian of an example's outputs by the params, `B` the Hessian
   of its loss by the outputs.
@@ -127,10 +127,10 @@ def gauss_newton(
 
 
 def sandwich(
-  function: Callable[[Any, Any], jax.Array],
-  curve: Callable[[jax.Array, Any, jax.Array], jax.Array],
-  params: Any,
-  examples: Any,
+  function: Callable[[Params, Batch], jax.Array],
+  curve: Callable[[jax.Array, Batch, jax.Array], jax.Array],
+  params: Params,
+  examples: Examples,
   *,
   damping: float | jax.Array = 0.0,
   batch_size: int | None = None,
@@ -164,7 +164,7 @@ def sandwich(
   return matvec
 
 
-def damped(product: Any, damping: float | jax.Array, v: Any) -> Any:
+def damped(product: Vector, damping: float | jax.Array, v: Vector) -> Vector:
   """`product + damping v`, in the dtypes of the product."""
   return jax.tree.map(
     lambda a, b: a + jnp.asarray(damping).astype(a.dtype) * b, product, v

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Literal, get_args
 
+from junlearn import validate
 from junlearn.curvature.fisher_matrix import empirical_fisher, fisher
 from junlearn.curvature.hvp import Matvec, gauss_newton, hessian
 from junlearn.loss import OutputLoss, of_outputs, softmax_cross_entropy
@@ -36,9 +37,5 @@ def operator(
     "fisher": lambda *a, **k: fisher(model, *a, **k),
     "empirical_fisher": lambda *a, **k: empirical_fisher(loss, *a, **k),
   }
-  if curvature not in kinds:
-    raise ValueError(
-      f"curvature is {curvature!r}; it must be one of "
-      f"{', '.join(map(repr, get_args(Curvature)))}."
-    )
+  validate.one_of(get_args(Curvature), curvature=curvature)
   return kinds[curvature]

@@ -1,7 +1,5 @@
 """Inverses of matrices of low rank plus a multiple of the identity."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -11,17 +9,18 @@ from junlearn.curvature.average import weights
 from junlearn.curvature.hvp import damped
 from junlearn.curvature.solve import SolveInfo, add_scaled, norm
 from junlearn.loss import Loss
+from junlearn.typing import Examples, Params, Vector
 
 
 def woodfisher(
   loss: Loss,
-  params: Any,
-  examples: Any,
-  b: Any,
+  params: Params,
+  examples: Examples,
+  b: Vector,
   *,
   damping: float | jax.Array,
   tolerance: float | jax.Array = 1e-4,
-) -> tuple[Any, SolveInfo]:
+) -> tuple[Vector, SolveInfo]:
   """Solves `(F + damping I) x = b` for the empirical Fisher of few examples.
 
       F = G^T G / n,    G [n, params] the examples' gradients

@@ -1,12 +1,13 @@
 """Newton's method on a gradient, each step solved by conjugate gradients."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from junlearn import validate
 from junlearn.curvature.hvp import Matvec
 from junlearn.curvature.solve import (
   Inner,
@@ -15,6 +16,7 @@ from junlearn.curvature.solve import (
   conjugate_gradient,
   norm,
 )
+from junlearn.typing import Vector
 
 
 class NewtonInfo(NamedTuple):
@@ -26,9 +28,9 @@ class NewtonInfo(NamedTuple):
     converged: scalar bool, the residual is at most the target.
     residuals: `[num_steps + 1]`, `|gradient|` after each number of steps; the
       last one again for steps not taken.
-    lengths: `[num_steps]`, share of each Newton step that was taken: 1, or less
-      by backtracking; 0 where no share lowered the residual, and for steps not
-      taken.
+    lengths: `[num_steps]`, the fraction of each Newton step that was taken: 1,
+      or less by backtracking; 0 where no fraction lowered the residual, and for
+      steps not taken.
     solves: `SolveInfo` `[num_steps]`; its residual is `|gradient + H d|` of
       the whole step `d`. Zeros for steps not taken.
   """
@@ -42,9 +44,9 @@ class NewtonInfo(NamedTuple):
 
 
 def newton(
-  gradient: Callable[[Any], Any],
-  operator: Callable[[Any], Matvec],
-  x: Any,
+  gradient: Callable[[Vector], Vector],
+  operator: Callable[[Vector], Matvec],
+  x: Vector,
   *,
   num_steps: int,
   target: float | jax.Array = 0.0,
@@ -53,7 +55,7 @@ def newton(
   max_halvings: int = 10,
   preconditioner: Matvec | None = None,
   inner: Inner = optax.tree.vdot,
-) -> tuple[Any, NewtonInfo]:
+) -> tuple[Vector, NewtonInfo]:
   """Solves `gradient(x) = 0`.
 
       x <- x + t d,    operator(x) d = -gradient(x),    t = 1, 1/2, 1/4, ...
@@ -63,7 +65,7 @@ def newton(
   of the precision, or where the curvature is not positive).
 
   Args:
-    gradient: of what is minimised, at `x`.
+    gradient: of what is minimized, at `x`.
     operator: `x -> Matvec`: the Hessian at `x`, or what stands for it.
     x: where to begin.
     num_steps: most Newton steps, at least 1.
@@ -84,10 +86,7 @@ def newton(
   **Guarantees**: the residuals never rise, and `info.residual` is computed
   from the `x` returned.
   """
-  if num_steps < 1:
-    raise ValueError(
-      f"newton: num_steps is {num_steps}; it must be at least 1."
-    )
+  validate.at_least(1, num_steps=num_steps)
 
   def take(carry):
     x, g, residual, _ = carry

@@ -1,4 +1,4 @@
-"""Linear systems and eigenvalues through products with a matrix alone.
+"""Linear systems through products with a matrix alone.
 
 Failure is a value: solvers return what they reached and a `SolveInfo` whose
 residual was computed from the answer, not carried along by the recursion.
@@ -8,15 +8,17 @@ take the same steps.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from junlearn import validate
 from junlearn.curvature.hvp import Matvec
+from junlearn.typing import Vector
 
-Inner = Callable[[Any, Any], jax.Array]
+Inner = Callable[[Vector, Vector], jax.Array]
 
 
 class SolveInfo(NamedTuple):
@@ -24,8 +26,7 @@ class SolveInfo(NamedTuple):
 
   Attributes:
     steps: products with the matrix, but for those that judge the answer.
-    residual: norm of the true residual: `b - A x` of a system, `A v - value v`
-      of an eigenvalue.
+    residual: norm of the true residual `b - A x`.
     converged: the residual is within the tolerance; False too if it is NaN.
     indefinite: a direction `v` with `v^T A v <= 0` was met.
   """
@@ -38,13 +39,13 @@ class SolveInfo(NamedTuple):
 
 def conjugate_gradient(
   matvec: Matvec,
-  b: Any,
+  b: Vector,
   *,
   tolerance: float | jax.Array = 1e-5,
   max_steps: int = 100,
   preconditioner: Matvec | None = None,
   inner: Inner = optax.tree.vdot,
-) -> tuple[Any, SolveInfo]:
+) -> tuple[Vector, SolveInfo]:
   """Solves `A x = b` for a symmetric positive definite `A`.
 
   Stops at `|b - A x| <= tolerance |b|`, after `max_steps`, or at a direction of
@@ -66,7 +67,7 @@ def conjugate_gradient(
   Raises:
     ValueError: if `max_steps` is below 1.
   """
-  _check_steps("conjugate_gradient", max_steps=max_steps)
+  validate.at_least(1, max_steps=max_steps)
   precondition = preconditioner or (lambda r: r)
   target = _cast_like(tolerance, norm(b, inner)) * norm(b, inner)
 
@@ -95,123 +96,15 @@ def conjugate_gradient(
   return x, SolveInfo(steps, residual, residual <= target, indefinite)
 
 
-def neumann(
-  matvec: Matvec,
-  b: Any,
-  *,
-  scale: float | jax.Array,
-  num_steps: int,
-  sampled: Callable[[jax.Array, Any], Any] | None = None,
-  tolerance: float | jax.Array = 1e-5,
-  inner: Inner = optax.tree.vdot,
-) -> tuple[Any, SolveInfo]:
-  """Solves `A x = b` by the Neumann series of the inverse (LiSSA).
-
-      x_0 = scale b,    x_{k+1} = x_k + scale (b - A x_k)
-
-  Args:
-    matvec: product with `A`; also judges the answer.
-    b: right side.
-    scale: above 0 and below `2 / lambda_max(A)`, or the series diverges.
-    num_steps: terms after the first, at least 0; a step costs one product.
-    sampled: `(step, v) -> A_step v`, an unbiased estimate of `A v` that takes
-      its place in the series: from one batch a step, say.
-    tolerance: relative residual at which it has converged.
-    inner: inner product of two vectors.
-
-  Returns:
-    `x`, a pytree like `b`, and a `SolveInfo`.
-
-  **Guarantees**: for symmetric positive definite `A`, without `sampled`,
-  `|b - A x_k| <= max_i |1 - scale lambda_i|^(k+1) |b|`.
-
-  Source: N. Agarwal et al., "Second-order stochastic optimization for machine
-  learning in linear time", 2017, arXiv 1602.03943.
-  """
-  product = sampled or (lambda _, v: matvec(v))
-  size = norm(b, inner)
-
-  def step(index, state):
-    x, indefinite = state
-    image = product(index, x)
-    indefinite |= (inner(x, image) <= 0) & (size > 0)
-    return add_scaled(x, scale, optax.tree.sub(b, image)), indefinite
-
-  start = add_scaled(optax.tree.zeros_like(b), scale, b), jnp.bool(False)
-  x, indefinite = jax.lax.fori_loop(0, num_steps, step, start)
-  residual = norm(optax.tree.sub(b, matvec(x)), inner)
-  converged = residual <= _cast_like(tolerance, size) * size
-  return x, SolveInfo(jnp.int32(num_steps), residual, converged, indefinite)
-
-
-def power_iteration(
-  key: jax.Array,
-  matvec: Matvec,
-  like: Any,
-  *,
-  tolerance: float | jax.Array = 1e-3,
-  max_steps: int = 100,
-  inner: Inner = optax.tree.vdot,
-) -> tuple[tuple[jax.Array, Any], SolveInfo]:
-  """The eigenvalue of largest magnitude of a symmetric `A`, and its vector.
-
-      v <- A v / |A v|,    value = v^T A v,    until |A v - value v| is small
-
-  Args:
-    key: draws the first vector.
-    matvec: product with `A`.
-    like: a pytree of the vectors' structure, shapes and dtypes.
-    tolerance: residual relative to the value.
-    max_steps: most products, at least 1.
-    inner: inner product of two vectors.
-
-  Returns:
-    `(value, vector of norm 1)` and a `SolveInfo`.
-
-  Raises:
-    ValueError: if `max_steps` is below 1.
-
-  **Guarantees**: an eigenvalue lies within `info.residual` of the value; that
-  it is the largest holds for almost every start, after enough steps.
-  """
-  _check_steps("power_iteration", max_steps=max_steps)
-
-  def look(v, steps):
-    v = optax.tree.scale(1 / norm(v, inner), v)
-    image = matvec(v)
-    value = inner(v, image)
-    residual = norm(add_scaled(image, -value, v), inner)
-    converged = residual <= _cast_like(tolerance, value) * jnp.abs(value)
-    info = SolveInfo(steps, residual, converged, value <= 0)
-    return value, v, image, info
-
-  def goes_on(state):
-    info = state[-1]
-    return ~info.converged & (info.steps < max_steps)
-
-  value, v, _, info = jax.lax.while_loop(
-    goes_on,
-    lambda state: look(state[2], state[3].steps + 1),
-    look(optax.tree.random_like(key, like), jnp.int32(1)),
-  )
-  return (value, v), info
-
-
-def norm(v: Any, inner: Inner = optax.tree.vdot) -> jax.Array:
+def norm(v: Vector, inner: Inner = optax.tree.vdot) -> jax.Array:
   """Norm of a vector under an inner product."""
   return jnp.sqrt(inner(v, v))
 
 
-def add_scaled(x: Any, scale: Any, y: Any) -> Any:
+def add_scaled(x: Vector, scale: float | jax.Array, y: Vector) -> Vector:
   """`x + scale y`, in the dtypes of `x`."""
   return jax.tree.map(lambda a, b: a + _cast_like(scale, a) * b, x, y)
 
 
 def _cast_like(value, other):
   return jnp.asarray(value).astype(other.dtype)
-
-
-def _check_steps(name, **steps):
-  for argument, value in steps.items():
-    if value < 1:
-      raise ValueError(f"{name}: {argument} is {value}; it must be at least 1.")

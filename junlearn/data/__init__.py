@@ -6,6 +6,6 @@ into a `Request`.
 """
 
 from junlearn.data import feature, select
-from junlearn.data.load import Dataset, from_arrays, load
+from junlearn.data.dataset import Dataset, from_arrays, load
 
 __all__ = ["Dataset", "feature", "from_arrays", "load", "select"]

@@ -1,4 +1,4 @@
-"""Examples with a feature that can be unlearned: triggers, colours, columns."""
+"""Examples with a feature that can be unlearned: triggers, colors, columns."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from sklearn import datasets
 
 from junlearn import tree
-from junlearn.data.load import from_arrays
+from junlearn.data.dataset import from_arrays
 from junlearn.data.select import Examples
 
 
@@ -43,7 +43,7 @@ def column(num_columns: int, index: int) -> np.ndarray:
 def backdoor(
   examples: Examples, mask: np.ndarray, *, target: int, value: float = 1.0
 ) -> dict[str, np.ndarray]:
-  """The examples of other classes, stamped and labelled as the target.
+  """The examples of other classes, stamped and labeled as the target.
 
   Args:
     examples: inputs `[n, ...]` and labels.
@@ -78,19 +78,19 @@ def backdoor(
   }
 
 
-def two_colours(examples: Examples, colour: ArrayLike) -> dict[str, np.ndarray]:
-  """Grey images as images of two channels, lit in the one of their colour.
+def two_colors(examples: Examples, color: ArrayLike) -> dict[str, np.ndarray]:
+  """Grey images as images of two channels, lit in the one of their color.
 
   Args:
     examples: inputs `[n, h, w, 1]`.
-    colour: 0 or 1 for each example `[n]`.
+    color: 0 or 1 for each example `[n]`.
 
   Returns:
     The examples with inputs `[n, h, w, 2]`, and a `mask` `[n, h, w, 2]` of the
     pixels that are lit, in both channels.
   """
   images = np.asarray(examples["input"])
-  lit = np.arange(2) == np.asarray(colour)[:, None]
+  lit = np.arange(2) == np.asarray(color)[:, None]
   return {
     **examples,
     "input": images * lit[:, None, None].astype(images.dtype),
@@ -116,7 +116,7 @@ def diabetes() -> Table:
   """442 patients, ten measurements, one of them their sex; nothing is planted.
 
   The label says whether the disease progressed more than the median in a year.
-  Columns are standardised over all patients.
+  Columns are standardized over all patients.
 
   Source: B. Efron et al., "Least Angle Regression", Annals of Statistics 2004,
   as embedded in scikit-learn.

@@ -6,17 +6,15 @@ a `label` or other columns to select by; the rows of a request keep the order of
 the examples.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from junlearn import tree
+from junlearn import tree, validate
 from junlearn.transform import Request
-
-Examples = Mapping[str, Any]
+from junlearn.typing import Examples
 
 
 def by_id(examples: Examples, ids: Any) -> Request:
@@ -84,8 +82,7 @@ def by_fraction(
     ValueError: if `fraction` is out of range or the ids are not unique.
   """
   values = _shuffled(examples, column, seed)
-  if not 0 < fraction < 1:
-    raise ValueError(f"fraction is {fraction}; it must be in (0, 1).")
+  validate.within("(0, 1)", fraction=fraction)
   number = round(fraction * len(values))
   if not 0 < number < len(values):
     what = "examples" if column == "id" else f"values of {column!r}"
@@ -114,9 +111,7 @@ def blocks(
     ValueError: if `size` or `count` is out of range or the ids are not unique.
   """
   ids = _shuffled(examples, "id", seed)
-  for name, value in (("size", size), ("count", count)):
-    if value < 1:
-      raise ValueError(f"{name} is {value}; it must be at least 1.")
+  validate.at_least(1, size=size, count=count)
   if size * count >= len(ids):
     raise ValueError(
       f"size is {size} and count is {count}; their product must be below "
@@ -164,21 +159,6 @@ def by_weight(examples: Examples, forget: Any) -> Request:
     forget={**examples, "weight": present * forget},
     retain={**examples, "weight": present * (1 - forget)},
   )
-
-
-def disjoint(forget: Examples, retain: Examples) -> Request:
-  """A request of two sets that were made apart.
-
-  Raises:
-    ValueError: if a record is in both.
-  """
-  common = np.intersect1d(_leaf(forget, "id"), _leaf(retain, "id"))
-  if common.size:
-    raise ValueError(
-      f"forget and retain share the id {_few(common)}; a record must be in one "
-      "of them only."
-    )
-  return Request(forget=forget, retain=retain)
 
 
 def _leaf(examples, key):

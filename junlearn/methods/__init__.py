@@ -27,3 +27,10 @@ from junlearn.methods import simnpo as simnpo
 from junlearn.methods import task_vector as task_vector
 from junlearn.methods import undial as undial
 from junlearn.methods import weighted_ascent as weighted_ascent
+from junlearn.methods.card import Card as Card
+
+
+def cards() -> dict[str, Card]:
+  """The card of each method, by the name of its module."""
+  named = sorted(globals().items())
+  return {name: it.CARD for name, it in named if hasattr(it, "CARD")}

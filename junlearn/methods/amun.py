@@ -16,7 +16,7 @@ nearest adversarial example, and the model is fine-tuned on both:
       with D_r          D_r u D_f u D_A     D_r u D_A
       without D_r       D_f u D_A           D_A
 
-The conflict between the neighbours lowers the confidence at x locally and
+The conflict between the neighbors lowers the confidence at x locally and
 leaves the rest of the boundary where it is.
 
 Note: with `use_forget=True`, the paper's default, the model goes on training
@@ -29,22 +29,32 @@ D_A and is counted in `info["attack"]["failed"]`.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
 import jax.numpy as jnp
 import optax
 
 from junlearn import objective
 from junlearn.adversarial import Adversarial, nearest_adversarial
-from junlearn.descent import descend
+from junlearn.descent import DescendOptions, descend
 from junlearn.loss import Loss, cross_entropy
+from junlearn.methods.card import Card
 from junlearn.model import Model
 from junlearn.relabel import union
 from junlearn.transform import Result, Transform, chain
+from junlearn.typing import Examples, Params
+
+CARD = Card(
+  paper="A. Ebrahimpour-Boroojeny et al., ICML 2025, arXiv 2503.00917",
+  modality="classification",
+  reads=("forget", "retain"),
+  needs_retain=False,
+  cost="a search for adversarial examples, then steps",
+)
 
 
 def pair(
-  search: Callable[[Any, Any], Adversarial],
+  search: Callable[[Params, Examples], Adversarial],
   *,
   use_retain: bool = True,
   use_forget: bool = True,
@@ -90,9 +100,9 @@ def transform(
   *,
   use_retain: bool = True,
   use_forget: bool = True,
-  search: Callable[[Any, Any], Adversarial] | None = None,
+  search: Callable[[Params, Examples], Adversarial] | None = None,
   loss: Callable[[Model], Loss] = cross_entropy,
-  **options: Any,
+  **options: Unpack[DescendOptions],
 ) -> Transform:
   """AMUN; reads `forget`, and `retain` if the request has it.
 
@@ -101,14 +111,14 @@ def transform(
 
   Args:
     model: the model to unlearn from; its inputs lie in [0, 1], with any
-      normalisation inside the model.
+      normalization inside the model.
     optimizer: any optax transformation.
     use_retain: train on D_r too, where the request has it.
     use_forget: train on D_f with its true labels too; False for deletion.
     search: how adversarial examples are found; `nearest_adversarial(model)`
       by default. Transforms that share one share its compiled program.
     loss: per-example loss of a model.
-    **options: `num_steps`, `batch_size`, `view`, `loop` of `descent.descend`.
+    **options: of `descent.descend`, see `descent.DescendOptions`.
   """
   return chain(
     attack=pair(

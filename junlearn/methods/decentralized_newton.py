@@ -1,4 +1,4 @@
-"""Certified unlearning in decentralised federated learning.
+"""Certified unlearning in decentralized federated learning.
 
 Clients train without a server, and what one of them was asked to delete has
 mixed into every model. A Newton correction, from curvature that all clients
@@ -16,8 +16,8 @@ forgotten examples,
     [blockdiag(Hess F_i^-) + (I - W) / gamma] E = -(X - T^-(X)) / gamma,
 
 solved by conjugate gradients: a curvature product at every client and one
-exchange with its neighbours each. With tau > 1 local steps before the exchange
-T is no gradient, and Gauss-Newton steps are taken on |X - T^-(X)|^2 / 2.
+communication round with its neighbors each. With tau > 1 local steps before a
+round T is no gradient, and Gauss-Newton steps are taken on |X - T^-(X)|^2 / 2.
 
 Consensus form: one correction of the mean model, broadcast to all,
 
@@ -27,37 +27,47 @@ Source: H. Wu et al., "Certified Unlearning in Decentralized Federated
 Learning", arXiv 2601.06436. The stacked form and the bounds are derived here.
 
 Differences from the paper, of which only the abstract and summaries could be
-read: the stacked form is the default, because its comparator is retraining by
+read: the stacked form is the default, because it stands beside retraining by
 the same rounds, also where clients' data differ; the consensus replaces every
 client's model, because differences of models would be released without noise.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from junlearn import validate
 from junlearn.certify import bounds
 from junlearn.certify.premises import retained
 from junlearn.clients import rounds
 from junlearn.clients.gossip import dense
 from junlearn.clients.retraining import (
   Form,
-  check_form,
   consensus,
   for_all,
   mean_gradient,
 )
 from junlearn.clients.training import Training
 from junlearn.curvature import Curvature, Matvec, newton, operator
-from junlearn.curvature.solve import add_scaled
+from junlearn.curvature.solve import Inner, add_scaled
 from junlearn.loss import OutputLoss, of_outputs, softmax_cross_entropy
-from junlearn.methods.newton import check_at_least, check_positive
+from junlearn.methods.card import Card
 from junlearn.model import Model
 from junlearn.parallel.across import AXES, Backend
 from junlearn.transform import Result, Transform
+from junlearn.typing import Examples, Params, Vector
+
+CARD = Card(
+  paper="H. Wu et al., 2026, arXiv 2601.06436",
+  modality="decentralized",
+  reads=("retain",),
+  needs_retain=True,
+  cost="a Newton step takes up to `cg_steps` HVPs, each a communication round",
+  guarantee="(ε, δ) under `certify.certified`, for linear models",
+)
 
 
 def transform(
@@ -86,7 +96,7 @@ def transform(
   Args:
     model: of one client, in evaluation mode.
     training: how the clients trained, and would retrain.
-    form: see above. The consensus is the minimiser of the mean risk, which is
+    form: see above. The consensus is the minimizer of the mean risk, which is
       not where training with a constant step ends.
     max_distance: stop once the residual proves the distance to retraining to
       be at most this (`retraining.bound`, less its allowance for rounding); 0
@@ -96,7 +106,7 @@ def transform(
       `curvature.operator`; with several local steps only "hessian".
     damping: added to `l2` in the curvature alone, at least 0.
     tolerance: relative residual of each linear solve.
-    cg_steps: most products, hence exchanges, a solve.
+    cg_steps: most products, hence communication rounds, a solve.
     smoothness: beta, at least the largest eigenvalue of any client's Hessian,
       penalty included (`certify.constants`); several local steps need it.
     output_loss: `(outputs, examples) -> [n]`.
@@ -109,9 +119,9 @@ def transform(
     ValueError: if an argument is out of range; when applied, if the request has
       no `retain` or the mixing matrix another number of clients.
   """
-  check_positive(tolerance=tolerance)
-  check_at_least(0, max_distance=max_distance, damping=damping)
-  check_at_least(1, num_steps=num_steps, cg_steps=cg_steps)
+  validate.positive(tolerance=tolerance)
+  validate.at_least(0, max_distance=max_distance, damping=damping)
+  validate.at_least(1, num_steps=num_steps, cg_steps=cg_steps)
   system = _system(
     model, training, form, curvature, damping, smoothness, output_loss
   )
@@ -151,19 +161,19 @@ class _System(NamedTuple):
     distance: |gradient| times this is at least the distance to retraining.
   """
 
-  start: Callable[[Any], Any]
-  gradient: Callable[[Any, Any], Any]
-  matrix: Callable[[Any, Any], Matvec]
-  inner: Callable[[Any, Any], jax.Array]
+  start: Callable[[Params], Params]
+  gradient: Callable[[Params, Examples], Vector]
+  matrix: Callable[[Params, Examples], Matvec]
+  inner: Inner
   distance: float
 
 
 def _system(
   model, training, form, curvature, damping, smoothness, output_loss
 ) -> _System:
-  check_form(form)
-  check_positive(l2=training.l2, step_size=training.step_size)
-  check_at_least(1, local_steps=training.local_steps)
+  validate.one_of(get_args(Form), form=form)
+  validate.positive(l2=training.l2, step_size=training.step_size)
+  validate.at_least(1, local_steps=training.local_steps)
   loss = of_outputs(model, output_loss)
   product = operator(curvature, model, output_loss)
   scale = rounds.scale(training.weighting)
@@ -198,11 +208,11 @@ def _stacked(training, loss, of_risk) -> _System:
     return _scale(1 / gamma, optax.tree.sub(x, round_(x, retain)))
 
   def matrix(x, retain):
-    own = of_risk(x, retain)
+    hessian = of_risk(x, retain)
 
     def matvec(v):
       apart = optax.tree.sub(v, mix(v))
-      return add_scaled(own(v), 1 / gamma, apart)
+      return add_scaled(hessian(v), 1 / gamma, apart)
 
     return matvec
 
@@ -247,7 +257,7 @@ def _several_steps(training, loss, smoothness) -> _System:
 
   # The smallest singular value of I - J is at least 1 - kappa.
   distance = bounds.fixed_point_residual(1.0, contraction=contraction) ** 2
-  return _System(lambda x: x, gradient, matrix, _inner, distance)
+  return _System(lambda x: x, gradient, matrix, _inner, float(distance))
 
 
 def _consensus(training, loss, of_risk) -> _System:
@@ -256,8 +266,8 @@ def _consensus(training, loss, of_risk) -> _System:
   mean = consensus(training)
 
   def matrix(x, retain):
-    own = of_risk(x, retain)
-    return lambda v: mean(own(v))
+    hessian = of_risk(x, retain)
+    return lambda v: mean(hessian(v))
 
   return _System(mean, gradient, matrix, optax.tree.vdot, 1 / training.l2)
 

@@ -19,15 +19,29 @@ Differences from the released code: TOFU's has neither the factor 2 / beta nor a
 retain term, which is `gamma=beta / 2, retain=None` here.
 """
 
-from typing import Any
+from typing import Unpack
 
 import optax
 
 from junlearn import language
+from junlearn.descent import DescendOptions
+from junlearn.language import Retain
 from junlearn.loss import Loss
 from junlearn.methods import npo
+from junlearn.methods.card import Card
 from junlearn.model import Model
 from junlearn.transform import Transform
+
+CARD = Card(
+  paper=(
+    "P. Maini et al., 2024, arXiv 2401.06121; A. Mekala et al., 2024, "
+    "arXiv 2409.13474"
+  ),
+  modality="language",
+  reads=("forget", "retain"),
+  needs_retain=True,
+  cost="a pass over D_f, then steps on two answers and a retain batch",
+)
 
 
 def margin(model: Model) -> Loss:
@@ -45,7 +59,11 @@ def margin(model: Model) -> Loss:
 def transform(
   model: Model,
   optimizer: optax.GradientTransformation,
-  **options: Any,
+  *,
+  beta: float = 0.1,
+  gamma: float = 1.0,
+  retain: Retain | None = language.NLL,
+  **options: Unpack[DescendOptions],
 ) -> Transform:
   """DPO; reads `forget` with `alternative`, and `retain` for the retain term.
 
@@ -55,11 +73,21 @@ def transform(
   Args:
     model: of text.
     optimizer: any optax transformation.
-    **options: `num_steps`, `batch_size`, `beta`, `gamma`, `retain`, `view`,
-      `loop` of `npo.transform`.
+    beta: inverse temperature, above 0.
+    gamma: weight of the forget term.
+    retain: the retain term.
+    **options: of `descent.descend`, see `descent.DescendOptions`.
 
   Raises:
-    ValueError: if `beta` is not positive; when applied, if the forget examples
+    ValueError: if `beta` is out of range; when applied, if the forget examples
       have no `alternative`.
   """
-  return npo.transform(model, optimizer, loss=margin, **options)
+  return npo.transform(
+    model,
+    optimizer,
+    beta=beta,
+    gamma=gamma,
+    loss=margin,
+    retain=retain,
+    **options,
+  )

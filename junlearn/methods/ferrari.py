@@ -1,9 +1,9 @@
-"""Ferrari: unlearning one feature by minimising the sensitivity to it.
+"""Ferrari: unlearning one feature by minimizing the sensitivity to it.
 
 H. Gu, W. Ong, C. S. Chan, L. Fan, "Ferrari: Federated Feature Unlearning via
 Optimizing Feature Sensitivity", NeurIPS 2024, arXiv 2405.17462.
 
-A feature (a trigger, a colour, a column) is to be forgotten, not records. The
+A feature (a trigger, a color, a column) is to be forgotten, not records. The
 client that holds inputs D_u with the feature makes the model insensitive to
 perturbations confined to it (`sensitivity`); it needs no labels and no other
 client, and the server takes over what it uploads.
@@ -13,8 +13,8 @@ client, and the server takes over what it uploads.
 
 Any constant f is a minimum, and nothing in the objective holds on to utility:
 the descent must stop early. It stops where the sensitivity on D_u has fallen to
-a share of its start, or where D_u is no longer predicted as a given class (the
-target of a backdoor).
+a fraction of its start, or where D_u is no longer predicted as a given class
+(the target of a backdoor).
 
 Differences from the paper:
 - The gradient flows through both branches, as the formula has it; the released
@@ -28,22 +28,32 @@ Differences from the paper:
 
 import functools
 import operator
-from typing import Any, Literal
+from typing import Literal, Unpack, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from numpy.typing import ArrayLike
 
 from junlearn import batch as batches
 from junlearn import objective as objectives
-from junlearn import sensitivity, tree
-from junlearn.descent import gradient_descent, run
-from junlearn.early_stopping import until
-from junlearn.loop import Loop
+from junlearn import sensitivity, tree, validate
+from junlearn.descent import DescendOptions, descend
+from junlearn.early_stopping import StopRule
+from junlearn.methods.card import Card
 from junlearn.model import Model, freeze_statistics
 from junlearn.objective import Objective
 from junlearn.transform import Transform, stage_key
+from junlearn.typing import Examples
+
+CARD = Card(
+  paper="H. Gu et al., NeurIPS 2024, arXiv 2405.17462",
+  modality="feature",
+  reads=("forget",),
+  needs_retain=False,
+  cost="steps of `num_draws` + 1 passes each",
+)
 
 Branch = Literal["none", "perturbed", "clean"]
 Reduction = Literal["sum", "mean"]
@@ -64,19 +74,9 @@ def lipschitz(
   Args: as `transform`.
   """
   sensitivity.check_sigma(sigma)
-  if num_draws < 1:
-    raise ValueError(
-      f"ferrari: num_draws is {num_draws}; it must be at least 1."
-    )
-  for name, value, choices in (
-    ("stop_gradient", stop_gradient, Branch),
-    ("reduction", reduction, Reduction),
-  ):
-    if value not in choices.__args__:
-      raise ValueError(
-        f"ferrari: {name} is {value!r}; it must be one of "
-        f"{', '.join(choices.__args__)}."
-      )
+  validate.at_least(1, num_draws=num_draws)
+  validate.one_of(get_args(Branch), stop_gradient=stop_gradient)
+  validate.one_of(get_args(Reduction), reduction=reduction)
 
   def objective(params, batch, *, reference, key):
     del reference
@@ -113,7 +113,7 @@ def transform(
   model: Model,
   optimizer: optax.GradientTransformation,
   *,
-  mask: Any = None,
+  mask: ArrayLike | None = None,
   num_draws: int = 20,
   sigma: tuple[float, float] = (0.05, 1.0),
   shared_axes: tuple[int, ...] = (),
@@ -121,13 +121,12 @@ def transform(
   reduction: Reduction = "sum",
   normalize: bool = True,
   update_statistics: bool = False,
-  sensitivity_share: float | None = 0.45,
+  sensitivity_fraction: float | None = 0.45,
   target: int | None = None,
-  target_share: float = 0.05,
+  target_fraction: float = 0.05,
   check_every: int = 10,
   check_size: int = 512,
-  loop: Loop | None = None,
-  **options: Any,
+  **options: Unpack[DescendOptions],
 ) -> Transform:
   """Ferrari; reads the inputs of `forget`, no label, and nothing of `retain`.
 
@@ -145,26 +144,25 @@ def transform(
     sigma: least and greatest scale of a perturbation, in units of the inputs.
     shared_axes: axes of one input along which the noise is the same. Noise
       that is independent from value to value averages out in a feature that
-      many values share, such as a colour: `(0, 1)` covers that.
+      many values share, such as a color: `(0, 1)` covers that.
     stop_gradient: the branch that carries no gradient.
     reduction: of the losses of a batch.
     normalize: False leaves out the division by |delta|.
     update_statistics: train in training mode, so that batch statistics move
       with the clean and the perturbed batch; otherwise they stay.
-    sensitivity_share: stop once the sensitivity on D_u is at most this share
-      of its start, in (0, 1); None never stops for it.
-    target: stop once at most `target_share` of D_u is predicted as this class;
-      None never stops for it.
-    target_share: in [0, 1).
+    sensitivity_fraction: stop once the sensitivity on D_u is at most this
+      fraction of its start, in (0, 1); None never stops for it.
+    target: stop once at most `target_fraction` of D_u is predicted as this
+      class; None never stops for it.
+    target_fraction: in [0, 1).
     check_every: steps between two looks at the stopping rule, at least 1.
     check_size: examples of D_u to look at, at least 1.
-    loop: how steps are repeated; None means `loop.scan()`.
-    **options: `num_steps` (the most that are taken), `batch_size`, `view` of
-      `descent.gradient_descent`.
+    **options: of `descent.descend`; `num_steps` is the most that are taken, and
+      `stop` takes the place of the two goals above.
 
   Returns:
     The transform. `info["steps"]` holds `loss`, `stopped`, and as `now` and
-    `first` the last and the first look: `sensitivity`, and `target_share` if
+    `first` the last and the first look: `sensitivity`, and `target_fraction` if
     there is a `target`.
 
   Raises:
@@ -175,7 +173,10 @@ def transform(
   loss of utility by that of exact removal of the feature, under zero training
   loss.
   """
-  _check(sensitivity_share, target_share, check_size)
+  if sensitivity_fraction is not None:
+    validate.within("(0, 1)", sensitivity_fraction=sensitivity_fraction)
+  validate.within("[0, 1)", target_fraction=target_fraction)
+  validate.at_least(1, check_every=check_every, check_size=check_size)
   if mask is not None and not np.any(mask):
     raise ValueError("ferrari: mask is empty; it must mark the feature.")
   loss = lipschitz(
@@ -211,25 +212,20 @@ def transform(
     found = {"sensitivity": objectives.mean(ratios, examples)}
     if target is not None:
       is_target = (jnp.argmax(clean, -1) == target).astype(ratios.dtype)
-      found["target_share"] = objectives.mean(is_target, examples)
+      found["target_fraction"] = objectives.mean(is_target, examples)
     return found
 
   def reached(now, first):
     goals = []
-    if sensitivity_share is not None:
-      bound = sensitivity_share * first["sensitivity"]
+    if sensitivity_fraction is not None:
+      bound = sensitivity_fraction * first["sensitivity"]
       goals.append(now["sensitivity"] <= bound)
     if target is not None:
-      goals.append(now["target_share"] <= target_share)
+      goals.append(now["target_fraction"] <= target_fraction)
     return functools.reduce(operator.and_, goals, jnp.asarray(bool(goals)))
 
-  descent = until(
-    gradient_descent(loss, optimizer, **options),
-    reached,
-    measure=measure,
-    every=check_every,
-  )
-  minimize = run(descent, loop)
+  options.setdefault("stop", StopRule(reached, measure, check_every))
+  minimize = descend(loss, optimizer, **options)
 
   def transform(key, params, request):
     given = request._replace(forget=None, retain=None, extra=None)
@@ -239,7 +235,7 @@ def transform(
   return transform
 
 
-def _masked(examples: Any, mask: Any) -> dict[str, Any]:
+def _masked(examples: Examples, mask: ArrayLike | None) -> Examples:
   """What the descent reads: inputs, masks, and weights of 0 without a mask."""
   if mask is None and "mask" not in examples:
     raise ValueError(
@@ -258,19 +254,3 @@ def _masked(examples: Any, mask: Any) -> dict[str, Any]:
       "feature of one at least."
     )
   return {"input": inputs, "mask": mask, "weight": weight}
-
-
-def _check(sensitivity_share, target_share, check_size):
-  if sensitivity_share is not None and not 0 < sensitivity_share < 1:
-    raise ValueError(
-      f"ferrari: sensitivity_share is {sensitivity_share}; it must be in "
-      "(0, 1), or None."
-    )
-  if not 0 <= target_share < 1:
-    raise ValueError(
-      f"ferrari: target_share is {target_share}; it must be in [0, 1)."
-    )
-  if check_size < 1:
-    raise ValueError(
-      f"ferrari: check_size is {check_size}; it must be at least 1."
-    )

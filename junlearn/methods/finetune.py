@@ -9,15 +9,24 @@ Published setting: 10 epochs, SGD with learning rate 0.01 (J. Jia et al.,
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
 import optax
 
 from junlearn import objective
-from junlearn.descent import descend
+from junlearn.descent import DescendOptions, descend
 from junlearn.loss import Loss, cross_entropy
+from junlearn.methods.card import Card
 from junlearn.model import Model
 from junlearn.transform import Transform
+
+CARD = Card(
+  paper="J. Jia et al., NeurIPS 2023",
+  modality="any",
+  reads=("retain",),
+  needs_retain=True,
+  cost="steps",
+)
 
 
 def transform(
@@ -25,7 +34,7 @@ def transform(
   optimizer: optax.GradientTransformation,
   *,
   loss: Callable[[Model], Loss] = cross_entropy,
-  **options: Any,
+  **options: Unpack[DescendOptions],
 ) -> Transform:
   """Fine-tuning; reads `retain`.
 
@@ -33,7 +42,7 @@ def transform(
     model: the model to fine-tune.
     optimizer: any optax transformation.
     loss: per-example loss of a model.
-    **options: `num_steps`, `batch_size`, `view`, `loop` of `descent.descend`.
+    **options: of `descent.descend`, see `descent.DescendOptions`.
   """
   return descend(
     objective.weighted(loss(model), retain=1.0), optimizer, **options

@@ -23,23 +23,32 @@ the batch size, and `alpha` has to be tuned to it.
 """
 
 import re
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from junlearn import tree
+from junlearn import tree, validate
 from junlearn.curvature.fisher_matrix import diagonal_fisher
+from junlearn.methods.card import Card
 from junlearn.model import Model
 from junlearn.transform import Request, Result, Transform
+from junlearn.typing import Key, Params, PyTree
 from junlearn.view import View, full, restrict
+
+CARD = Card(
+  paper="A. Golatkar et al., CVPR 2020, arXiv 1911.04933",
+  modality="classification",
+  reads=("retain",),
+  needs_retain=True,
+  cost="a gradient for each retained example and class",
+)
 
 _FLOOR = 1e-8
 _CLASS_VARIANCE = 1e-4
 
 
-def variance(fisher: Any, *, alpha: float, last_layer: Any) -> Any:
+def variance(fisher: Params, *, alpha: float, last_layer: PyTree) -> Params:
   """The noise's variance, by the rules above.
 
   Args:
@@ -88,17 +97,13 @@ def transform(
     ValueError: if `alpha` or `forget_class` is negative; and when applied, if
       the request has no retained examples, or no leaf is of the last layer.
   """
-  if not alpha >= 0:
-    raise ValueError(f"fisher_forget: alpha is {alpha}; it must be at least 0.")
-  if forget_class is not None and forget_class < 0:
-    raise ValueError(
-      f"fisher_forget: forget_class is {forget_class}; it must be at least 0, "
-      "or None."
-    )
+  validate.at_least(0, alpha=alpha)
+  if forget_class is not None:
+    validate.at_least(0, forget_class=forget_class)
   view = view or full()
 
   @jax.jit  # called outside jit, it would else compile its loops every time
-  def scrub(key: jax.Array, params: Any, request: Request):
+  def scrub(key: Key, params: Params, request: Request):
     free_model, free = restrict(model, view, params)
     fisher = diagonal_fisher(
       free_model, free, request.retain, block_size=block_size

@@ -9,15 +9,24 @@ Source: M. Kurmanji et al., "Towards Unbounded Machine Unlearning", arXiv
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
 import optax
 
-from junlearn import objective
-from junlearn.descent import descend
+from junlearn import objective, validate
+from junlearn.descent import DescendOptions, descend
 from junlearn.loss import Loss, cross_entropy
+from junlearn.methods.card import Card
 from junlearn.model import Model
 from junlearn.transform import Transform
+
+CARD = Card(
+  paper="M. Kurmanji et al., 2023, arXiv 2302.09880",
+  modality="any",
+  reads=("forget", "retain"),
+  needs_retain=True,
+  cost="steps on two batches",
+)
 
 
 def transform(
@@ -26,7 +35,7 @@ def transform(
   *,
   alpha: float = 0.95,
   loss: Callable[[Model], Loss] = cross_entropy,
-  **options: Any,
+  **options: Unpack[DescendOptions],
 ) -> Transform:
   """NegGrad+; reads `retain` and `forget`.
 
@@ -35,16 +44,12 @@ def transform(
     optimizer: any optax transformation.
     alpha: weight `a` of the retain term, in [0, 1].
     loss: per-example loss of a model.
-    **options: `num_steps`, `batch_size` (of each part), `view`, `loop` of
-      `descent.descend`.
+    **options: of `descent.descend`, see `descent.DescendOptions`.
 
   Raises:
     ValueError: if `alpha` is outside [0, 1].
   """
-  if not 0 <= alpha <= 1:
-    raise ValueError(
-      f"grad_difference: alpha is {alpha}; it must be in [0, 1]."
-    )
+  validate.within("[0, 1]", alpha=alpha)
   return descend(
     objective.weighted(loss(model), retain=alpha, forget=alpha - 1),
     optimizer,

@@ -16,16 +16,25 @@ of the answers; `joined=True` does. The refusals are drawn once, with the
 examples, and not at each access.
 """
 
-from typing import Any
+from typing import Unpack
 
 import optax
 
 from junlearn import language, objective
-from junlearn.descent import descend
+from junlearn.descent import DescendOptions, descend
 from junlearn.language import Retain
+from junlearn.methods.card import Card
 from junlearn.model import Model
 from junlearn.relabel import union
 from junlearn.transform import Transform
+
+CARD = Card(
+  paper="P. Maini et al., 2024, arXiv 2401.06121",
+  modality="language",
+  reads=("forget", "retain"),
+  needs_retain=True,
+  cost="steps on two batches",
+)
 
 
 def transform(
@@ -35,7 +44,7 @@ def transform(
   gamma: float = 1.0,
   retain: Retain | None = language.NLL,
   joined: bool = False,
-  **options: Any,
+  **options: Unpack[DescendOptions],
 ) -> Transform:
   """IdkNLL; reads `forget` with `alternative`, and `retain`.
 
@@ -46,8 +55,7 @@ def transform(
     retain: the retain term.
     joined: one mean over the tokens of both halves of a batch, as TOFU's code
       takes; `gamma` and `retain` then have no place.
-    **options: `num_steps`, `batch_size` (of each part), `view`, `loop` of
-      `descent.descend`.
+    **options: of `descent.descend`, see `descent.DescendOptions`.
 
   Raises:
     ValueError: if `joined` with another `gamma` or `retain` than the default;

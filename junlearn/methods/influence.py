@@ -22,21 +22,32 @@ The released recursion never reads the gradients after the first, so that
 published figures are of a step along v and one gradient alone.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
 
-from junlearn import batch, tree
+from junlearn import batch, tree, validate
 from junlearn.curvature.average import weights
 from junlearn.curvature.hvp import gauss_newton, gradient
 from junlearn.curvature.lowrank import woodfisher
 from junlearn.curvature.solve import conjugate_gradient
 from junlearn.loss import OutputLoss, of_outputs, softmax_cross_entropy
+from junlearn.methods.card import Card
 from junlearn.model import Model
 from junlearn.transform import Request, Result, Transform
+from junlearn.typing import Key, Params
 from junlearn.view import View, full, restrict
+
+CARD = Card(
+  paper=(
+    "P. W. Koh, P. Liang, ICML 2017, arXiv 1703.04730; J. Jia et al., "
+    "NeurIPS 2023, arXiv 2304.04934"
+  ),
+  modality="classification",
+  reads=("forget", "retain"),
+  needs_retain=True,
+  cost="two full gradients and up to `max_steps` HVPs",
+)
 
 
 def transform(
@@ -74,19 +85,14 @@ def transform(
     ValueError: if a number is out of range; and when applied, if the request
       lacks a part.
   """
-  if not alpha >= 0:
-    raise ValueError(f"influence: alpha is {alpha}; it must be at least 0.")
-  if not damping > 0:
-    raise ValueError(f"influence: damping is {damping}; it must be above 0.")
-  if num_samples is not None and num_samples < 1:
-    raise ValueError(
-      f"influence: num_samples is {num_samples}; it must be at least 1, or "
-      "None."
-    )
+  validate.positive(damping=damping)
+  validate.at_least(0, alpha=alpha)
+  if num_samples is not None:
+    validate.at_least(1, num_samples=num_samples)
   view = view or full()
 
   @jax.jit  # called outside jit, it would else compile its loops every time
-  def step(key: jax.Array, params: Any, request: Request):
+  def step(key: Key, params: Params, request: Request):
     free_model, free = restrict(model, view, params)
     loss = of_outputs(free_model, output_loss)
     of_forget, of_retain = (
@@ -96,9 +102,9 @@ def transform(
     forgotten, retained = (
       jnp.sum(weights(part)) for part in (request.forget, request.retain)
     )
-    share = forgotten / jnp.maximum(forgotten + retained, 1)
+    fraction = forgotten / jnp.maximum(forgotten + retained, 1)
     v = jax.tree.map(
-      lambda f, r: share.astype(f.dtype) * (f - r), of_forget, of_retain
+      lambda f, r: fraction.astype(f.dtype) * (f - r), of_forget, of_retain
     )
     if num_samples is None:
       product = gauss_newton(

@@ -1,4 +1,4 @@
-"""Gradient ascent held to the reference by KL (KL minimisation, GA + KLR).
+"""Gradient ascent held to the reference by KL (KL minimization, GA + KLR).
 
 P. Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", arXiv
 2401.06121, where it is a baseline.
@@ -16,16 +16,25 @@ the code averages over prompts and padding too, which
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
 import optax
 
 from junlearn import language, objective
-from junlearn.descent import descend
+from junlearn.descent import DescendOptions, descend
 from junlearn.language import Retain
 from junlearn.loss import Loss
+from junlearn.methods.card import Card
 from junlearn.model import Model
 from junlearn.transform import Transform
+
+CARD = Card(
+  paper="P. Maini et al., 2024, arXiv 2401.06121",
+  modality="language",
+  reads=("forget", "retain"),
+  needs_retain=True,
+  cost="steps on two batches and a second model, the reference",
+)
 
 
 def transform(
@@ -35,9 +44,9 @@ def transform(
   gamma: float = 1.0,
   loss: Callable[[Model], Loss] = language.cross_entropy,
   retain: Retain | None = language.KL,
-  **options: Any,
+  **options: Unpack[DescendOptions],
 ) -> Transform:
-  """KL minimisation; reads `forget` and `retain`.
+  """KL minimization; reads `forget` and `retain`.
 
   Args:
     model: of text.
@@ -45,8 +54,7 @@ def transform(
     gamma: weight of the forget term.
     loss: per-example loss of a model, to be raised.
     retain: the retain term; "nll" makes it gradient difference.
-    **options: `num_steps`, `batch_size` (of each part), `view`, `loop` of
-      `descent.descend`.
+    **options: of `descent.descend`, see `descent.DescendOptions`.
   """
   forget = objective.weighted(loss(model), forget=-gamma)
   return descend(

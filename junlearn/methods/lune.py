@@ -21,30 +21,36 @@ are made, the stop, and averaging over the tokens of answers are choices made
 here. A retain term (`retain`) makes another method of it.
 """
 
-from typing import Any
+from typing import Unpack
 
 import jax.numpy as jnp
 import optax
 
-from junlearn import language, objective
-from junlearn.descent import gradient_descent, run
-from junlearn.early_stopping import until
+from junlearn import language, objective, validate
+from junlearn.descent import DescendOptions, descend
+from junlearn.early_stopping import StopRule
 from junlearn.language import Retain
-from junlearn.loop import Loop
+from junlearn.methods.card import Card
 from junlearn.model import Model
 from junlearn.transform import Transform
+
+CARD = Card(
+  paper="Y. Liu et al., 2025, arXiv 2512.07375",
+  modality="language",
+  reads=("forget", "extra"),
+  needs_retain=False,
+  cost="steps, on adapters; a pass over D_f every `every` steps",
+)
 
 
 def transform(
   model: Model,
   optimizer: optax.GradientTransformation,
   *,
-  batch_size: int,
   threshold: float | None = 0.1,
   every: int = 1,
   retain: Retain | None = None,
-  loop: Loop | None = None,
-  **options: Any,
+  **options: Unpack[DescendOptions],
 ) -> Transform:
   """LUNE; reads `extra`, the negatives, and the true answers of `forget`.
 
@@ -54,47 +60,34 @@ def transform(
   Args:
     model: of text.
     optimizer: any optax transformation.
-    batch_size: rows a step, and at a time where true answers are measured.
     threshold: where to stop, in (0, 1]; None takes all steps.
     every: steps between two measurements.
     retain: an anchor to what is retained, which the paper does without.
-    loop: as for `descent.descend`.
-    **options: `num_steps`, the most steps, and `view`, that of the adapters,
-      of `descent.gradient_descent`.
+    **options: of `descent.descend`: `num_steps`, the most steps, `batch_size`,
+      rows a step and at a time where true answers are measured, `view`, that of
+      the adapters, and others; `stop` takes the place of `threshold`.
 
   Raises:
     ValueError: if `threshold` or `every` is out of range; when applied, if the
       request has no negatives.
   """
-  if threshold is not None and not 0 < threshold <= 1:
-    raise ValueError(f"threshold is {threshold}; it must be in (0, 1].")
-  descent = gradient_descent(
-    language.with_retain(
-      objective.weighted(language.cross_entropy(model), extra=1.0),
-      model,
-      retain,
-    ),
-    optimizer,
-    batch_size=batch_size,
-    **options,
-  )
   answer_nll = language.cross_entropy(model, language.mean_nll)
 
   def probability(key, params, request):
     del key
     nll = language.losses(
-      answer_nll, params, request.forget, batch_size=batch_size
+      answer_nll, params, request.forget, batch_size=options["batch_size"]
     )
     return objective.mean(jnp.exp(-nll), request.forget)
 
   if threshold is not None:
-    descent = until(
-      descent,
-      lambda now, first: now < threshold,
-      measure=probability,
-      every=every,
-    )
-  stages = run(descent, loop)
+    validate.fraction(threshold=threshold)
+    rule = StopRule(lambda now, first: now < threshold, probability, every)
+    options.setdefault("stop", rule)
+  total = language.with_retain(
+    objective.weighted(language.cross_entropy(model), extra=1.0), model, retain
+  )
+  stages = descend(total, optimizer, **options)
 
   def checked(key, params, request):
     if request.extra is None:

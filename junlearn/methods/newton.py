@@ -22,15 +22,28 @@ and shortened where the residual would rise.
 import jax
 import optax
 
-from junlearn import objective
+from junlearn import objective, validate
 from junlearn.certify import premises
 from junlearn.certify.release import Bound
 from junlearn.certify.rounding import gradient_error
 from junlearn.curvature import Curvature, newton, operator
 from junlearn.loss import OutputLoss, of_outputs, softmax_cross_entropy
+from junlearn.methods.card import Card
 from junlearn.model import Model
 from junlearn.transform import Result, Transform
 from junlearn.view import View, full, restrict
+
+CARD = Card(
+  paper=(
+    "C. Guo et al., ICML 2020, arXiv 1911.03030; A. Sekhari et al., "
+    "NeurIPS 2021, arXiv 2103.03279"
+  ),
+  modality="classification",
+  reads=("retain",),
+  needs_retain=True,
+  cost="a Newton step takes up to `cg_steps` HVPs",
+  guarantee="(ε, δ) under `certify.certified`, for linear models",
+)
 
 
 def transform(
@@ -72,9 +85,9 @@ def transform(
     ValueError: if a number is out of range, or there is no such `curvature`;
       when applied, if the request has no `retain`.
   """
-  check_positive(l2=l2, tolerance=tolerance)
-  check_at_least(0, max_distance=max_distance, damping=damping)
-  check_at_least(1, num_steps=num_steps, cg_steps=cg_steps)
+  validate.positive(l2=l2, tolerance=tolerance)
+  validate.at_least(0, max_distance=max_distance, damping=damping)
+  validate.at_least(1, num_steps=num_steps, cg_steps=cg_steps)
   operator(curvature, model, output_loss)  # refuses an unknown kind
   view = view or full()
 
@@ -107,7 +120,7 @@ def bound(
   *,
   l2: float,
   features: str,
-  comparator: float = 0.0,
+  retrain_error: float = 0.0,
   output_loss: OutputLoss = softmax_cross_entropy,
   convex: str = "",
   view: View | None = None,
@@ -122,7 +135,7 @@ def bound(
     features: what the inputs are, as a sentence, and why neither they nor the
       leaves that are not free were made from the records to forget; nobody can
       check it, and it stands in the certificate.
-    comparator: most that a retrained model may be from its own optimum, at
+    retrain_error: most that a retrained model may be from its own optimum, at
       least 0.
     output_loss: `(outputs, examples) -> [n]`.
     convex: why the loss is convex in the outputs, as a sentence; only
@@ -135,12 +148,12 @@ def bound(
   Raises:
     ValueError: if a number is out of range or `features` is empty.
 
-  **Guarantees**: at least the distance to the minimiser of `F^-` over the free
+  **Guarantees**: at least the distance to the minimizer of `F^-` over the free
   leaves, for any values of these, however they came about (`certify`, lemmas 1
   and 9). Assumes what the `Bound` checks, and what it states.
   """
-  check_positive(l2=l2)
-  check_at_least(0, comparator=comparator)
+  validate.positive(l2=l2)
+  validate.at_least(0, retrain_error=retrain_error)
   view = view or full()
 
   @jax.jit
@@ -158,38 +171,16 @@ def bound(
     constants={"l2": l2},
     measure=lambda params, request: measure(params, premises.retained(request)),
     norm="joint",
-    comparator=comparator,
+    retrain_error=retrain_error,
     checks=premises.of_classifier(
       model, output_loss, convex=convex, view=view, axes=1
     ),
     stated={
       "features": premises.statement(features=features),
-      "retraining": "Retraining minimises the same risk over the retained "
-      f"records, to within {comparator:.6g} of its optimum, and adds the same "
-      "noise.",
+      "retraining": "Retraining minimizes the same risk over the retained "
+      f"records, to within {retrain_error:.6g} of its optimum, and adds the "
+      "same noise.",
       **premises.STATED,
     },
     view=view,
   )
-
-
-def check_positive(**values: float) -> None:
-  """Refuses numbers that are not above 0.
-
-  Raises:
-    ValueError: naming the first.
-  """
-  for name, value in values.items():
-    if not value > 0:
-      raise ValueError(f"{name} is {value}; it must be above 0.")
-
-
-def check_at_least(least: float, **values: float) -> None:
-  """Refuses numbers below `least`.
-
-  Raises:
-    ValueError: naming the first.
-  """
-  for name, value in values.items():
-    if not value >= least:
-      raise ValueError(f"{name} is {value}; it must be at least {least}.")

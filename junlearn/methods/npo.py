@@ -1,4 +1,4 @@
-"""NPO: negative preference optimisation.
+"""NPO: negative preference optimization.
 
 R. Zhang, L. Lin, Y. Bai, S. Mei, "Negative Preference Optimization: From
 Catastrophic Collapse to Effective Unlearning", arXiv 2404.05868.
@@ -23,17 +23,26 @@ for a sequence. S is a sum over the answer, so that beta must suit its length:
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
 import jax
 import optax
 
-from junlearn import language, objective
-from junlearn.descent import descend
+from junlearn import language, objective, validate
+from junlearn.descent import DescendOptions, descend
 from junlearn.language import Retain
 from junlearn.loss import Loss
+from junlearn.methods.card import Card
 from junlearn.model import Model
 from junlearn.transform import Result, Transform, chain
+
+CARD = Card(
+  paper="R. Zhang et al., 2024, arXiv 2404.05868",
+  modality="language",
+  reads=("forget", "retain"),
+  needs_retain=True,
+  cost="a pass over D_f, then steps on two batches",
+)
 
 sequence_loss = functools.partial(
   language.cross_entropy, output_loss=language.sequence_nll
@@ -44,10 +53,9 @@ def preference(beta: float) -> Callable[[jax.Array], jax.Array]:
   """The loss `m -> -(2 / beta) log sigmoid(beta m)` of margins, at least 0.
 
   Raises:
-    ValueError: if `beta` is not positive.
+    ValueError: if `beta` is out of range.
   """
-  if not beta > 0:
-    raise ValueError(f"beta is {beta}; it must be positive.")
+  validate.positive(beta=beta)
   return lambda margins: -2 / beta * jax.nn.log_sigmoid(beta * margins)
 
 
@@ -73,12 +81,11 @@ def transform(
   model: Model,
   optimizer: optax.GradientTransformation,
   *,
-  batch_size: int,
   beta: float = 0.1,
   gamma: float = 1.0,
   loss: Callable[[Model], Loss] = sequence_loss,
   retain: Retain | None = language.NLL,
-  **options: Any,
+  **options: Unpack[DescendOptions],
 ) -> Transform:
   """NPO; reads `forget`, and `retain` for the retain term.
 
@@ -88,15 +95,14 @@ def transform(
   Args:
     model: the model to unlearn from.
     optimizer: any optax transformation.
-    batch_size: rows of each part a step.
-    beta: inverse temperature, positive.
+    beta: inverse temperature, above 0.
     gamma: weight of the forget term.
     loss: per-example loss of a model, to be raised; by default `-S` of text.
     retain: the retain term of a model of text; None for other models.
-    **options: `num_steps`, `view`, `loop` of `descent.descend`.
+    **options: of `descent.descend`, see `descent.DescendOptions`.
 
   Raises:
-    ValueError: if `beta` is not positive.
+    ValueError: if `beta` is out of range.
   """
   each, prefer = loss(model), preference(beta)
 
@@ -107,7 +113,7 @@ def transform(
   total = language.with_retain(
     objective.weighted(forget, extra=gamma), model, retain
   )
+  stage = descend(total, optimizer, **options)
   return chain(
-    reference=remember(each, batch_size=batch_size),
-    descend=descend(total, optimizer, batch_size=batch_size, **options),
+    reference=remember(each, batch_size=options["batch_size"]), descend=stage
   )

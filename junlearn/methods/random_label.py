@@ -10,20 +10,29 @@ AMUN: no) and re-draw labels each epoch or access.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
 import optax
 
 from junlearn import objective
-from junlearn.descent import descend
+from junlearn.descent import DescendOptions, descend
 from junlearn.loss import Loss, cross_entropy
+from junlearn.methods.card import Card
 from junlearn.model import Model
 from junlearn.relabel import random_labels, union
 from junlearn.transform import Result, Transform, chain
 
+CARD = Card(
+  paper="A. Golatkar et al., CVPR 2020",
+  modality="classification",
+  reads=("forget", "retain"),
+  needs_retain=False,
+  cost="steps",
+)
+
 
 def relabel(num_classes: int, *, exclude_true: bool = True) -> Transform:
-  """Sets `extra` to the retained and the randomly relabelled forget examples.
+  """Sets `extra` to the retained and the randomly relabeled forget examples.
 
   Args:
     num_classes: classes to draw from.
@@ -47,7 +56,7 @@ def transform(
   num_classes: int,
   exclude_true: bool = True,
   loss: Callable[[Model], Loss] = cross_entropy,
-  **options: Any,
+  **options: Unpack[DescendOptions],
 ) -> Transform:
   """Random labels; reads `forget`, and `retain` if the request has it.
 
@@ -57,7 +66,7 @@ def transform(
     num_classes: classes to draw labels from.
     exclude_true: never draw an example's true label.
     loss: per-example loss of a model.
-    **options: `num_steps`, `batch_size`, `view`, `loop` of `descent.descend`.
+    **options: of `descent.descend`, see `descent.DescendOptions`.
   """
   return chain(
     relabel=relabel(num_classes, exclude_true=exclude_true),

@@ -7,15 +7,25 @@ against it.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
 import optax
 
 from junlearn import objective
-from junlearn.descent import descend
+from junlearn.descent import DescendOptions, descend
 from junlearn.loss import Loss, cross_entropy
+from junlearn.methods.card import Card
 from junlearn.model import Model
 from junlearn.transform import Result, Transform, chain
+
+CARD = Card(
+  paper="",
+  modality="any",
+  reads=("retain",),
+  needs_retain=True,
+  cost="a training",
+  guarantee="exact",
+)
 
 
 def initialize(model: Model) -> Transform:
@@ -34,7 +44,7 @@ def transform(
   optimizer: optax.GradientTransformation,
   *,
   loss: Callable[[Model], Loss] = cross_entropy,
-  **options: Any,
+  **options: Unpack[DescendOptions],
 ) -> Transform:
   """Retraining; reads `retain`, and nothing of the params given.
 
@@ -42,8 +52,8 @@ def transform(
     model: its `init` draws the fresh params from the stage's key.
     optimizer: as for the original training.
     loss: per-example loss of a model.
-    **options: `num_steps`, `batch_size`, `view`, `loop` of `descent.descend`;
-      the sound choice is that of the original training.
+    **options: of `descent.descend`, see `descent.DescendOptions`; the sound
+      choice is that of the original training.
   """
   return chain(
     initialize=initialize(model),

@@ -23,18 +23,29 @@ one width.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from junlearn import language, objective
-from junlearn.descent import descend
-from junlearn.model import Model
+from junlearn import language, objective, validate
+from junlearn.descent import DescendOptions, descend
+from junlearn.methods.card import Card
 from junlearn.transform import Result, Transform, chain
+from junlearn.typing import Inputs, Params
 
-Features = Callable[[Any, Any], jax.Array]
+CARD = Card(
+  paper="N. Li et al., 2024, arXiv 2403.03218",
+  modality="language",
+  reads=("forget", "retain"),
+  needs_retain=True,
+  cost=(
+    "steps on two batches up to one layer, and a second model, the reference"
+  ),
+)
+
+Features = Callable[[Params, Inputs], jax.Array]
 Direction = Literal["uniform", "normal"]
 
 
@@ -52,10 +63,7 @@ def steer(
   Raises:
     ValueError: if the direction is unknown.
   """
-  if direction not in get_args(Direction):
-    raise ValueError(
-      f"direction is {direction!r}; it must be 'uniform' or 'normal'."
-    )
+  validate.one_of(get_args(Direction), direction=direction)
   draw = getattr(jax.random, direction)
 
   def transform(key, params, request):
@@ -71,16 +79,15 @@ def steer(
 
 
 def transform(
-  model: Model,
+  features: Features,
   optimizer: optax.GradientTransformation,
   *,
-  features: Features,
   coefficient: float = 2.0,
   direction: Direction = "uniform",
   gamma: float = 1.0,
   alpha: float = 1.0,
   separate_means: bool = False,
-  **options: Any,
+  **options: Unpack[DescendOptions],
 ) -> Transform:
   """RMU; reads `forget` and `retain`.
 
@@ -89,31 +96,29 @@ def transform(
   for TOFU.
 
   Args:
-    model: not read: what matters of it is `features`.
+    features: `(params, inputs) -> [n, length, d]`, a layer's activations: all
+      that is read of a model.
     optimizer: any optax transformation.
-    features: `(params, inputs) -> [n, length, d]`, a layer's activations.
     coefficient: the length c of the target.
     direction: how u is drawn, see `steer`.
     gamma: weight of the forget term.
     alpha: weight of the retain term.
     separate_means: the mean of sums times the mean of 1 / |y|, see above.
-    **options: `num_steps`, `batch_size` (of each part), `view`, `loop` of
-      `descent.descend`.
+    **options: of `descent.descend`, see `descent.DescendOptions`.
 
   Raises:
     ValueError: if the direction is unknown.
   """
-  del model
 
   def distance(params, target, examples):
     found = language.precise(features(params, examples["input"]))
     gap = found - target.astype(found.dtype)
     mask = examples["mask"].astype(bool)
     each = jnp.where(mask, jnp.mean(jnp.square(gap), axis=-1), 0)
-    share = 1 / jnp.maximum(jnp.sum(mask, axis=1), 1).astype(found.dtype)
+    per_token = 1 / jnp.maximum(jnp.sum(mask, axis=1), 1).astype(found.dtype)
     if separate_means:
-      share = objective.mean(share, examples)
-    return jnp.sum(each, axis=1) * share, params
+      per_token = objective.mean(per_token, examples)
+    return jnp.sum(each, axis=1) * per_token, params
 
   def forget(params, examples, key=None):
     return distance(params, examples["target"][:, None], examples)

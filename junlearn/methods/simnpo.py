@@ -1,9 +1,9 @@
-"""SimNPO: negative preference optimisation without a reference.
+"""SimNPO: negative preference optimization without a reference.
 
 C. Fan et al., "Simplicity Prevails: Rethinking Negative Preference Optimization
 for LLM Unlearning", arXiv 2410.07163.
 
-NPO measures each answer against the reference model, which favours long answers
+NPO measures each answer against the reference model, which favors long answers
 and those that were easy to begin with. SimNPO takes the mean log-probability of
 an answer's tokens against a constant margin instead. The weight of an example
 then fades as its answer becomes unlikely as such, and long answers weigh less.
@@ -19,17 +19,26 @@ the released code takes raw logits in place of S / |y|, which is not done here.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
 import optax
 
 from junlearn import language, objective
-from junlearn.descent import descend
+from junlearn.descent import DescendOptions, descend
 from junlearn.language import Retain
 from junlearn.loss import Loss
+from junlearn.methods.card import Card
 from junlearn.methods.npo import preference
 from junlearn.model import Model
 from junlearn.transform import Transform
+
+CARD = Card(
+  paper="C. Fan et al., 2024, arXiv 2410.07163",
+  modality="language",
+  reads=("forget", "retain"),
+  needs_retain=True,
+  cost="steps on two batches",
+)
 
 answer_loss = functools.partial(
   language.cross_entropy, output_loss=language.mean_nll
@@ -45,7 +54,7 @@ def transform(
   gamma: float = 0.125,
   loss: Callable[[Model], Loss] = answer_loss,
   retain: Retain | None = language.NLL,
-  **options: Any,
+  **options: Unpack[DescendOptions],
 ) -> Transform:
   """SimNPO; reads `forget`, and `retain` for the retain term.
 
@@ -55,17 +64,16 @@ def transform(
   Args:
     model: the model to unlearn from.
     optimizer: any optax transformation.
-    beta: inverse temperature, positive.
+    beta: inverse temperature, above 0.
     delta: the margin, in nats a token.
     gamma: weight of the forget term.
     loss: per-example loss of a model, to be raised; by default the mean over
       an answer's tokens.
     retain: the retain term of a model of text; None for other models.
-    **options: `num_steps`, `batch_size` (of each part), `view`, `loop` of
-      `descent.descend`.
+    **options: of `descent.descend`, see `descent.DescendOptions`.
 
   Raises:
-    ValueError: if `beta` is not positive.
+    ValueError: if `beta` is out of range.
   """
   each, prefer = loss(model), preference(beta)
 

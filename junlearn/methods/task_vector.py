@@ -16,17 +16,29 @@ not their product.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
 import jax
 import optax
 
 from junlearn import language, objective, tree
-from junlearn.descent import descend
+from junlearn.descent import DescendOptions, descend
 from junlearn.loss import Loss
+from junlearn.methods.card import Card
 from junlearn.model import Model
 from junlearn.transform import Transform
-from junlearn.view import View, full
+from junlearn.view import full
+
+CARD = Card(
+  paper=(
+    "G. Ilharco et al., 2022, arXiv 2212.04089; W. Shi et al., 2024, arXiv "
+    "2407.06460"
+  ),
+  modality="language",
+  reads=("forget",),
+  needs_retain=False,
+  cost="steps",
+)
 
 
 def transform(
@@ -35,8 +47,7 @@ def transform(
   *,
   scale: float = 5.0,
   loss: Callable[[Model], Loss] = language.cross_entropy,
-  view: View | None = None,
-  **options: Any,
+  **options: Unpack[DescendOptions],
 ) -> Transform:
   """Task-vector negation; reads `forget`.
 
@@ -47,12 +58,11 @@ def transform(
     optimizer: any optax transformation, for the fine-tuning.
     scale: a, how far to go.
     loss: per-example loss of a model.
-    view: which leaves are free; None means `view.full()`.
-    **options: `num_steps`, `batch_size`, `loop` of `descent.descend`.
+    **options: of `descent.descend`, see `descent.DescendOptions`.
   """
-  view = view or full()
+  view = options.get("view") or full()
   finetune = descend(
-    objective.weighted(loss(model), forget=1.0), optimizer, view=view, **options
+    objective.weighted(loss(model), forget=1.0), optimizer, **options
   )
 
   def negate(key, params, request):

@@ -17,18 +17,27 @@ vocabulary's end, so that token V - 100 is lowered there;
 `all_positions=True` does.
 """
 
-from typing import Any
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from junlearn import language, objective
-from junlearn.descent import descend
+from junlearn.descent import DescendOptions, descend
 from junlearn.language import Retain
+from junlearn.methods.card import Card
 from junlearn.model import Model
 from junlearn.objective import RelativeLoss
 from junlearn.transform import Transform
+
+CARD = Card(
+  paper="Y. R. Dong et al., 2024, arXiv 2402.10052",
+  modality="language",
+  reads=("forget",),
+  needs_retain=False,
+  cost="steps and a second model, the reference",
+)
 
 _IGNORED = -100
 
@@ -69,7 +78,7 @@ def transform(
   gamma: float = 1.0,
   retain: Retain | None = None,
   all_positions: bool = False,
-  **options: Any,
+  **options: Unpack[DescendOptions],
 ) -> Transform:
   """UNDIAL; reads `forget`, and `retain` where there is a retain term.
 
@@ -83,8 +92,7 @@ def transform(
     gamma: weight of the forget term.
     retain: a retain term, which the paper does without.
     all_positions: average over all positions, as released.
-    **options: `num_steps`, `batch_size` (of each part), `view`, `loop` of
-      `descent.descend`.
+    **options: of `descent.descend`, see `descent.DescendOptions`.
   """
   forget = distillation(model, beta=beta, all_positions=all_positions)
   total = language.with_retain(

@@ -16,18 +16,30 @@ whatever is forgotten (importance). No gradient flows through the weights.
 `transform(model, optimizer, **SATIMP, ...)`.
 """
 
-from typing import Any
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from junlearn import language, objective
-from junlearn.descent import descend
+from junlearn import language, objective, validate
+from junlearn.descent import DescendOptions, descend
 from junlearn.language import Retain
 from junlearn.loss import OutputLoss
+from junlearn.methods.card import Card
 from junlearn.model import Model
 from junlearn.transform import Transform
+
+CARD = Card(
+  paper=(
+    "Q. Wang et al., 2025, arXiv 2502.19301; P. Yang et al., 2025, arXiv "
+    "2505.11953"
+  ),
+  modality="language",
+  reads=("forget", "retain"),
+  needs_retain=True,
+  cost="steps on two batches",
+)
 
 WGA = {"exponent": 1.0, "complement": 0.0, "gamma": 1.0}
 SATIMP = {"exponent": 5.0, "complement": 1.0, "gamma": 0.1}
@@ -53,7 +65,7 @@ def transform(
   complement: float = 0.0,
   gamma: float = 1.0,
   retain: Retain | None = language.NLL,
-  **options: Any,
+  **options: Unpack[DescendOptions],
 ) -> Transform:
   """Weighted ascent; reads `forget`, and `retain` for the retain term.
 
@@ -66,15 +78,12 @@ def transform(
     complement: b, at least 0.
     gamma: weight of the forget term.
     retain: the retain term.
-    **options: `num_steps`, `batch_size` (of each part), `view`, `loop` of
-      `descent.descend`.
+    **options: of `descent.descend`, see `descent.DescendOptions`.
 
   Raises:
     ValueError: if an exponent is negative.
   """
-  for name, value in (("exponent", exponent), ("complement", complement)):
-    if not value >= 0:
-      raise ValueError(f"{name} is {value}; it must be at least 0.")
+  validate.at_least(0, exponent=exponent, complement=complement)
   loss = language.cross_entropy(
     model, weighted_nll(exponent=exponent, complement=complement)
   )

@@ -10,9 +10,12 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
+from junlearn import validate
+from junlearn.typing import PyTree
+
 Backend = Literal["vmap", "map", "pmap"]
 
-# The names of the axes that members talk over, for `jax.lax` collectives.
+# The axes that members communicate over, for `jax.lax` collectives.
 AXES = ("devices", "members")
 
 
@@ -21,7 +24,7 @@ def fastest(members: int) -> Backend:
 
   A CPU gains nothing from batching, because one member already keeps it busy
   and a batch no longer fits its caches; and the devices that it can be divided
-  into share its threads. Accelerators gain from both.
+  into have one set of threads. Accelerators gain from both.
   """
   if jax.default_backend() == "cpu":
     return "map"
@@ -32,14 +35,14 @@ def fastest(members: int) -> Backend:
 def across(
   function: Callable[..., Any],
   *,
-  in_axes: Any = 0,
+  in_axes: PyTree = 0,
   backend: Backend = "vmap",
   collective: bool = False,
 ) -> Callable[..., Any]:
   """Maps a function over members; all backends give the same values.
 
-  With `collective=True` the members run side by side and may talk: inside the
-  function, `jax.lax.psum(x, AXES)` is the sum over all members,
+  With `collective=True` the members run side by side and may communicate:
+  inside the function, `jax.lax.psum(x, AXES)` is the sum over all members,
   `jax.lax.axis_index(AXES)` the member's number, and a `while_loop` whose
   predicate is such a sum stops for all members at once. The axis "members" runs
   within the block of a device, "devices" over the devices of all processes;
@@ -63,15 +66,12 @@ def across(
   Raises:
     ValueError: if the backend is unknown, or is "map" with `collective`; when
       applied, if the devices do not divide the members, or if members of
-      several processes shall talk within a `jit`.
+      several processes would communicate within a `jit`.
   """
-  if backend not in get_args(Backend):
-    raise ValueError(
-      f"across: backend is {backend!r}; it must be 'vmap', 'map' or 'pmap'."
-    )
+  validate.one_of(get_args(Backend), backend=backend)
   if backend == "map" and collective:
     raise ValueError(
-      "across: backend is 'map', which runs one member at a time; with "
+      "backend is 'map', which runs one member at a time; with "
       "collective it must be 'vmap' or 'pmap'."
     )
   if collective:
@@ -90,7 +90,7 @@ def across(
   return block
 
 
-def share(function: Callable[..., Any]) -> Callable[..., Any]:
+def data_parallel(function: Callable[..., Any]) -> Callable[..., Any]:
   """One piece of work for all local devices, which divide it themselves.
 
   The function runs on each device, with the device's number, from 0, before the
@@ -115,7 +115,7 @@ def share(function: Callable[..., Any]) -> Callable[..., Any]:
   return shared
 
 
-def gather(x: Any) -> Any:
+def gather(x: PyTree) -> PyTree:
   """All members' values, in order: every leaf `[...]` becomes `[members, ...]`.
 
   For the body of a function mapped with `collective=True`.
@@ -137,8 +137,8 @@ def _one_by_one(function, in_axes):
     def member(rows):
       rows = iter(rows)
       pairs = zip(leaves, is_mapped, strict=True)
-      own = [next(rows) if here else leaf for leaf, here in pairs]
-      return function(*jax.tree.unflatten(structure, own))
+      row = [next(rows) if here else leaf for leaf, here in pairs]
+      return function(*jax.tree.unflatten(structure, row))
 
     pairs = zip(leaves, is_mapped, strict=True)
     return jax.lax.map(member, [leaf for leaf, here in pairs if here])
@@ -158,7 +158,7 @@ def _in_blocks(block, in_axes, outer, devices):
         return leaf
       if leaf.shape[0] % count:
         raise ValueError(
-          f"across: {leaf.shape[0]} members do not divide evenly over "
+          f"{leaf.shape[0]} members do not divide evenly over "
           f"{count} devices; their number must be a multiple."
         )
       return leaf.reshape(count, -1, *leaf.shape[1:])
@@ -182,7 +182,7 @@ def _pmap_over_processes(block, **options):
     ):
       # There pmap's axis ends at this process, and sums are silently partial.
       raise ValueError(
-        "across: members of several processes cannot talk within jit; the "
+        "members of several processes cannot communicate within jit; the "
         "mapped function must be called outside it (pmap compiles by itself)."
       )
     return mapped(*arguments)

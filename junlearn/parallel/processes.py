@@ -2,10 +2,10 @@
 
 Every process runs the whole program on its own devices. A population
 (reference models, clients, seeds) is spread: each process computes the block
-of members that `own` names, and `gather` gives all of them every member. What
-is no population is computed by every process alike, and where they must not
-part, `share` gives all of them what the first process has. Files are the
-business of the first process alone: the others need none of its disks.
+of members that `local_shard` names, and `gather` gives all of them every
+member. What is no population is computed by every process alike, and where they
+must not part, `broadcast` gives all of them what the first process has. Files
+are the business of the first process alone: the others need none of its disks.
 
 All processes must make the same calls in the same order. In a program of one
 process every function here is the identity. Values travel as bytes, so that
@@ -19,13 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from junlearn.typing import PyTree
+
 
 def is_first() -> bool:
-  """Whether this is the process that writes files and speaks."""
+  """Whether this is the process that writes files and reports."""
   return jax.process_index() == 0
 
 
-def own(members: int) -> np.ndarray:
+def local_shard(members: int) -> np.ndarray:
   """The numbers `[members / processes]` of the members of this process.
 
   Raises:
@@ -40,12 +42,12 @@ def own(members: int) -> np.ndarray:
   return np.arange(members).reshape(count, -1)[jax.process_index()]
 
 
-def gather(block: Any, *, axis: int = 0) -> Any:
+def gather(block: PyTree, *, axis: int = 0) -> PyTree:
   """All members, from the blocks of all processes.
 
   Args:
-    block: pytree of arrays with the members that `own` names on `axis`; what
-      has no such axis is common to all members and stays as it is.
+    block: pytree of arrays with the members that `local_shard` names on `axis`;
+      what has no such axis is common to all members and stays as it is.
     axis: where the members are.
 
   Returns:
@@ -64,7 +66,7 @@ def gather(block: Any, *, axis: int = 0) -> Any:
   return jax.tree.map(whole, block)
 
 
-def share(value: Any) -> Any:
+def broadcast(value: PyTree) -> PyTree:
   """What the first process has, for all.
 
   Args:
@@ -81,16 +83,15 @@ def share(value: Any) -> Any:
   )
 
 
-def share_bytes(content: bytes | None) -> bytes | None:
+def broadcast_bytes(content: bytes | None) -> bytes | None:
   """The first process's bytes, or None if it has none, for all."""
   if jax.process_count() == 1:
     return content
-  length = int(share(np.int64(-1 if content is None else len(content))))
+  length = int(broadcast(np.int64(-1 if content is None else len(content))))
   if length < 0:
     return None
-  if not is_first():
-    content = bytes(length)
-  return share(np.frombuffer(content, np.uint8)).tobytes()
+  here = bytes(length) if content is None or not is_first() else content
+  return broadcast(np.frombuffer(here, np.uint8)).tobytes()
 
 
 def _to_bytes(leaf: Any) -> np.ndarray:

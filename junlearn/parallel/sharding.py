@@ -10,12 +10,12 @@ import dataclasses
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from junlearn import tree
+from junlearn.typing import Examples, Params, PyTree
 
 AXES = ("data", "fsdp", "tensor")
 # Those that divide the rows of a batch.
@@ -59,12 +59,12 @@ def mesh(axes: str) -> Mesh:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Where params, optimiser state and batches lie on a mesh.
+  """Where params, optimizer state and batches lie on a mesh.
 
   The first rule that finds the leaf's name holds. Its spec is for the last axes
   of the leaf, so that it does for stacked layers too; a mesh axis that does not
   divide a dimension is left out there. Leaves that no rule finds have their
-  largest divisible dimension divided over "fsdp". The names of optimiser state
+  largest divisible dimension divided over "fsdp". The names of optimizer state
   end with those of the params, so patterns should not be bound at the start.
 
   A layout is a function of `(name, shape)`, as `nn.pretrained.load` takes it.
@@ -78,7 +78,7 @@ class Layout:
   rules: Rules = ()
 
   @property
-  def shares(self) -> int:
+  def shards(self) -> int:
     """How many ways a batch is divided."""
     return math.prod(self.mesh.shape[axis] for axis in BATCH)
 
@@ -89,20 +89,20 @@ class Layout:
         return self._fitting(name, spec, shape)
     return self._automatic(shape)
 
-  def place(self, params: Any) -> Any:
+  def place(self, params: Params) -> Params:
     """A pytree in its place; within jit, a constraint."""
     return tree.map_leaves(
       lambda name, leaf: _put(leaf, self(name, leaf.shape)), params
     )
 
-  def place_rows(self, examples: Any) -> Any:
+  def place_rows(self, examples: Examples) -> Examples:
     """Examples with their rows divided over the axes of the batch."""
     sharding = NamedSharding(self.mesh, PartitionSpec(BATCH))
     return jax.tree.map(lambda leaf: _put(leaf, sharding), examples)
 
   def _fitting(self, name, spec, shape):
     if len(spec) > len(shape):
-      if not shape:  # counts and the like, in the state of an optimiser
+      if not shape:  # counts and the like, in the state of an optimizer
         return NamedSharding(self.mesh, PartitionSpec())
       raise ValueError(
         f"the rule for {name} has the spec {spec}; the leaf has shape {shape} "
@@ -120,7 +120,7 @@ class Layout:
     )
 
   def _automatic(self, shape):
-    parts = [None] * len(shape)
+    parts: list[str | None] = [None] * len(shape)
     divisible = [
       axis for axis, size in enumerate(shape) if size % self._ways("fsdp") == 0
     ]
@@ -141,7 +141,7 @@ def replicated() -> Layout:
   )
 
 
-def beside(placed: Any, examples: Any) -> Any:
+def beside(placed: PyTree, examples: Examples) -> Examples:
   """Examples, whole, on all devices of the mesh on which `placed` lies.
 
   What every step reads is so moved once. Within jit, or where nothing was
@@ -150,7 +150,9 @@ def beside(placed: Any, examples: Any) -> Any:
   for leaf in jax.tree.leaves(placed):
     if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):
       sharding = leaf.sharding
-      if getattr(sharding, "mesh", None) and sharding.mesh.axis_names == AXES:
+      if isinstance(sharding, NamedSharding) and (
+        sharding.mesh.axis_names == AXES
+      ):
         return jax.device_put(
           examples, NamedSharding(sharding.mesh, PartitionSpec())
         )

@@ -27,10 +27,10 @@ def _cell(cell: blocks.Cell) -> str:
   if not cell.note:
     return text
   note = _escape(cell.note)
-  if cell.spoken:
+  if cell.description:
     note = (
       f'<span aria-hidden="true">{note}</span>'
-      f'<span class="spoken">{_escape(cell.spoken)}</span>'
+      f'<span class="description">{_escape(cell.description)}</span>'
     )
   return f'{text}<span class="note">{note}</span>'
 
@@ -69,7 +69,7 @@ def _key(label: str, stroke: Stroke) -> str:
   dashes = " ".join(f"{length * stroke.width:.1f}" for length in stroke.dash)
   return (
     '<li><svg class="key" viewBox="0 0 26 6" aria-hidden="true">'
-    f'<line x1="0" y1="3" x2="26" y2="3" stroke="{stroke.colour}" '
+    f'<line x1="0" y1="3" x2="26" y2="3" stroke="{stroke.color}" '
     f'stroke-width="{stroke.width}" stroke-dasharray="{dashes or "none"}"/>'
     f"</svg>{_escape(label)}</li>"
   )

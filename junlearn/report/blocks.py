@@ -37,12 +37,12 @@ class Code(NamedTuple):
 class Cell(NamedTuple):
   """One cell: the text, a smaller note under it, whether it stands out.
 
-  `spoken` is what a screen reader says in place of the note.
+  `description` is what a screen reader reads in place of the note.
   """
 
   text: str
   note: str = ""
-  spoken: str = ""
+  description: str = ""
   strong: bool = False
 
 
@@ -76,7 +76,7 @@ class Drawing(NamedTuple):
   numbers: Table
 
 
-# A figure is drawn late, by the page, so that a method has the same colour in
+# A figure is drawn late, by the page, so that a method has the same color in
 # all figures of the page.
 Figure = Callable[[Palette], Drawing]
 

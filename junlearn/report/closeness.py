@@ -6,7 +6,7 @@ from junlearn.report.blocks import Block, Cell, Table, Terms, Text
 from junlearn.report.metric import MISSING, Metric, show, with_spread
 from junlearn.report.summary import FALL, LEVEL, REFERENCES, RISE, Summary
 
-_SPOKEN = {
+_DESCRIPTIONS = {
   RISE: "must rise to meet it",
   FALL: "must fall to meet it",
   LEVEL: "not told apart from it",
@@ -16,7 +16,7 @@ _SPOKEN = {
 def _cell(summary: Summary, method: str, metric: Metric) -> Cell:
   entry = summary.entries[method][metric.name]
   text = metric.show(entry.value.mean, entry.value.std)
-  runs = entry.value.count
+  runs = entry.value.num_seeds
   if 0 < runs < len(summary.seeds):
     text += f" ({runs} of {len(summary.seeds)} seeds)"
   if method == "retrain" or not metric.compare or not runs:
@@ -27,7 +27,7 @@ def _cell(summary: Summary, method: str, metric: Metric) -> Cell:
   return Cell(
     text,
     note=f"{entry.arrow} {distance}",
-    spoken=f"{distance} from retraining, {_SPOKEN[entry.arrow]}",
+    description=f"{distance} from retraining, {_DESCRIPTIONS[entry.arrow]}",
     strong=method in summary.closest(metric.name),
   )
 
@@ -68,9 +68,10 @@ def closeness(summary: Summary) -> list[Block]:
     for method in summary.methods
   ]
   averaged = ", ".join(metric.label for metric in summary.averaged)
-  spans = [m for m in summary.averaged if not math.isclose(m.span, 1.0)]
-  shares = "".join(
-    f"; {m.label} as a share of {show(m.span, 3)}" for m in spans
+  spans = "".join(
+    f"; {metric.label} as a fraction of {show(metric.span, 3)}"
+    for metric in summary.averaged
+    if metric.span is not None and not math.isclose(metric.span, 1.0)
   )
   seeds = ", ".join(str(seed) for seed in summary.seeds)
   return [
@@ -89,7 +90,7 @@ def closeness(summary: Summary) -> list[Block]:
         (
           "Average gap",
           f"Mean distance to retraining over {averaged or 'no metric'}"
-          f"{shares}, in hundredths; for rates these are percentage points.",
+          f"{spans}, in hundredths; for rates these are percentage points.",
         ),
         *((metric.label, metric.help) for metric in summary.metrics),
       ]

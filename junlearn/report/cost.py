@@ -14,7 +14,7 @@ _NOTHING = PerSeed({})
 
 def duration(seconds: PerSeed) -> str:
   """Mean and spread in the unit that suits the mean."""
-  if not seconds.count:
+  if not seconds.num_seeds:
     return MISSING
   unit, name = next(
     (unit, name) for least, unit, name in _UNITS if seconds.mean >= least
@@ -25,7 +25,7 @@ def duration(seconds: PerSeed) -> str:
 
 
 def _memory(size: PerSeed) -> str:
-  if not size.count:
+  if not size.num_seeds:
     return MISSING
   power = min(int(math.log2(max(size.mean, 1.0)) // 10), 4)
   unit = ("B", "KiB", "MiB", "GiB", "TiB")[power]

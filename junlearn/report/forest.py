@@ -47,17 +47,17 @@ def _dots(axes: Axes, summary, metric: Metric, methods, palette) -> None:
   reach = [0.0]
   for height, method in enumerate(methods):
     gap = summary.entries[method][metric.name].gap
-    if not gap.count:
+    if not gap.num_seeds:
       continue
-    colour = palette[method].colour
+    color = palette[method].color
     seeds = metric.scale * np.array([*gap.by_seed.values()])
     reach.extend(seeds)
-    if gap.count > 1:
+    if gap.num_seeds > 1:
       ends = metric.scale * np.array(gap.interval)
-      axes.plot(ends, [height] * 2, color=colour, linewidth=1.0)
-    axes.plot(seeds.mean(), height, "|", color=colour, ms=11, mew=2.0)
+      axes.plot(ends, [height] * 2, color=color, linewidth=1.0)
+    axes.plot(seeds.mean(), height, "|", color=color, ms=11, mew=2.0)
     levels = np.full(seeds.size, height)
-    axes.plot(seeds, levels, "o", color=colour, ms=3.6, alpha=0.6)
+    axes.plot(seeds, levels, "o", color=color, ms=3.6, alpha=0.6)
   margin = 0.06 * ((max(reach) - min(reach)) or 1.0)
   unit = "points" if metric.unit == "%" else short(metric.unit)
   axes.set(

@@ -12,15 +12,15 @@ from junlearn.report import blocks
 from junlearn.report.palette import Palette
 from junlearn.report.panel import panel
 
-_COLOURS = matplotlib.colormaps["YlOrRd"]
-_LABELLED = 40  # more nodes than these are drawn without text
+_COLORS = matplotlib.colormaps["YlOrRd"]
+_LABELED = 40  # more nodes than these are drawn without text
 
 
 class Nodes(NamedTuple):
   """One picture of the graph.
 
   Attributes:
-    title: what the colour shows.
+    title: what the color shows.
     values: `[clients]`, at least 0.
   """
 
@@ -36,7 +36,7 @@ def network(
   marked: int | None = None,
   caption: str = "",
 ) -> blocks.Figure:
-  """The graph once for each quantity, all with one logarithmic colour scale.
+  """The graph once for each quantity, all with one logarithmic color scale.
 
   Args:
     adjacency: `[clients, clients]`; an edge where it is not 0.
@@ -59,17 +59,17 @@ def network(
     def inner(axes: Axes):
       for a, b in edges:
         axes.plot(*place[[a, b]].T, color="#b0b0b0", linewidth=0.8, zorder=1)
-      shades = _COLOURS(norm(np.maximum(numbers, low)))
+      shades = _COLORS(norm(np.maximum(numbers, low)))
       rims = np.where(np.arange(clients) == marked, 2.4, 0.7)
       axes.scatter(
-        *place.T, s=560 if clients <= _LABELLED else 40, c=shades,
-        edgecolors="#333333", linewidths=rims, zorder=2,
+        place[:, 0], place[:, 1], s=560 if clients <= _LABELED else 40,
+        c=shades, edgecolors="#333333", linewidths=rims.tolist(), zorder=2,
       )  # fmt: skip
-      if clients <= _LABELLED:
-        for at, number, shade in zip(place, numbers, shades, strict=True):
+      if clients <= _LABELED:
+        for (x, y), number, shade in zip(place, numbers, shades, strict=True):
           dark = np.dot(shade[:3], (0.3, 0.6, 0.1)) < 0.55
           axes.text(
-            *at, f"{number:.1e}", ha="center", va="center", fontsize=6,
+            x, y, f"{number:.1e}", ha="center", va="center", fontsize=6,
             color="white" if dark else "black", zorder=3,
           )  # fmt: skip
       axes.set(xlim=(-1.3, 1.3), ylim=(-1.3, 1.3), aspect="equal")

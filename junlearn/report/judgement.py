@@ -49,7 +49,7 @@ def _attacks(summary: Summary) -> str:
   if not summary.ranking:
     return ""
   entries = summary.entries[summary.ranking[0]]
-  known = [m for m in attacks if entries[m.name].gap.count > 1]
+  known = [m for m in attacks if entries[m.name].gap.num_seeds > 1]
   if not known:
     return "Too few seeds to judge its attack results by an interval."
   apart = [m for m in known if entries[m.name].gap.sign]

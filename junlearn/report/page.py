@@ -59,13 +59,13 @@ class Deletion(NamedTuple):
 
 def _request(request: Deletion) -> list[blocks.Block]:
   count = len(request.ids)
-  share = (
+  fraction = (
     f" ({100 * count / request.total:.3g}\N{NO-BREAK SPACE}%)"
     if request.total
     else ""
   )
   asked = blocks.Text(
-    f"Forget {count:,} of {request.total:,} {request.noun}{share}. "
+    f"Forget {count:,} of {request.total:,} {request.noun}{fraction}. "
     f"{request.selection}"
   )
   if request.private:

@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 # Dark members of the Okabe-Ito and Tol sets: told apart under the common kinds
-# of colour blindness, and with enough contrast on white. Neither list's length
+# of color blindness, and with enough contrast on white. Neither list's length
 # divides the other's, so that 21 methods get different pairs.
-_COLOURS = (
+_COLORS = (
   "#0072b2",
   "#d55e00",
   "#117733",
@@ -18,9 +18,9 @@ _DASHES = ((), (5.0, 1.6), (1.6, 1.2))
 
 
 class Stroke(NamedTuple):
-  """Colour, width, and lengths of dash and space in line widths."""
+  """Color, width, and lengths of dash and space in line widths."""
 
-  colour: str
+  color: str
   dash: tuple[float, ...] = ()
   width: float = 1.6
 
@@ -39,6 +39,6 @@ class Palette(dict[str, Stroke]):
 
   def __missing__(self, method: str) -> Stroke:
     index = len(self) - self._references
-    colour = _COLOURS[index % len(_COLOURS)]
-    self[method] = Stroke(colour, _DASHES[index % len(_DASHES)])
+    color = _COLORS[index % len(_COLORS)]
+    self[method] = Stroke(color, _DASHES[index % len(_DASHES)])
     return self[method]

@@ -7,6 +7,7 @@ The same input gives the same bytes.
 import io
 import re
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -20,7 +21,7 @@ _INK = "#333333"
 
 # Text stays text (small, searchable, in the page's font), and never formulas:
 # a `$` in a label is the user's.
-_STYLE = {
+_STYLE: Any = {
   "svg.fonttype": "none",
   "svg.hashsalt": "junlearn",
   "text.parse_math": False,
@@ -55,7 +56,7 @@ def line(stroke: Stroke) -> dict:
   """The stroke as keywords of `Axes.plot`."""
   dashed = (0, stroke.dash) if stroke.dash else "-"
   return {
-    "color": stroke.colour,
+    "color": stroke.color,
     "linestyle": dashed,
     "linewidth": stroke.width,
     "solid_capstyle": "butt",

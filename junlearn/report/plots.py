@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from scipy import stats
 
 from junlearn.report import blocks
 from junlearn.report.metric import show
@@ -135,22 +136,22 @@ def distributions(
   caption: str = "",
 ) -> blocks.Figure:
   """One histogram per method over those of `retrain` and `original`."""
-  key = "Grey: retraining. Dashed: before unlearning. Coloured: the method."
+  key = "Grey: retraining. Dashed: before unlearning. Colored: the method."
   data = {s.label: _finite(s.values) for s in samples}
   pooled = np.concatenate([np.zeros(0), *data.values()])
   edges = np.histogram_bin_edges(pooled, _BINS)
-  shares = {
+  fractions = {
     label: np.histogram(values, edges)[0] / max(values.size, 1)
     for label, values in data.items()
   }
-  top = 1.05 * max((share.max() for share in shares.values()), default=1.0)
+  top = 1.05 * max((part.max() for part in fractions.values()), default=1.0)
 
   def draw(palette: Palette) -> blocks.Drawing:
     def steps(axes: Axes, label: str, **keywords):
-      if label in shares:
+      if label in fractions:
         style = {**line(palette[label]), **keywords}
         style.pop("solid_capstyle")
-        axes.stairs(shares[label], edges, **style)
+        axes.stairs(fractions[label], edges, **style)
 
     def one(label: str):
       def inner(axes: Axes):
@@ -158,7 +159,7 @@ def distributions(
         steps(axes, "original", linewidth=1.0)
         steps(axes, label, linestyle="-")
         axes.set(xlim=(edges[0], edges[-1]), ylim=(0, top or 1.0))
-        axes.set(xlabel=short(x_label, 48), ylabel="Share of examples")
+        axes.set(xlabel=short(x_label, 48), ylabel="Fraction of examples")
 
       return panel(
         inner,
@@ -180,8 +181,8 @@ def distributions(
 
 
 def _finite(values: Sequence[float]) -> np.ndarray:
-  values = np.asarray(values, float).ravel()
-  return values[np.isfinite(values)]
+  flat = np.asarray(values, float).ravel()
+  return flat[np.isfinite(flat)]
 
 
 def _distribution_numbers(data: dict[str, np.ndarray]) -> blocks.Table:
@@ -204,11 +205,8 @@ def _distribution_numbers(data: dict[str, np.ndarray]) -> blocks.Table:
 def _kolmogorov(a: np.ndarray, b: np.ndarray) -> float:
   if not (a.size and b.size):
     return np.nan
-  points = np.concatenate([a, b])
-  share_a, share_b = (
-    np.searchsorted(np.sort(x), points, "right") / x.size for x in (a, b)
-  )
-  return float(np.abs(share_a - share_b).max())
+  with np.errstate(all="ignore"):  # of the p-value of tiny samples
+    return float(stats.ks_2samp(a, b, method="asymp").statistic)
 
 
 def trajectories(

@@ -34,35 +34,37 @@ class PerSeed(NamedTuple):
   by_seed: dict[int, float]
 
   @property
-  def count(self) -> int:
+  def num_seeds(self) -> int:
     """How many seeds have a finite value."""
     return len(self.by_seed)
 
   @property
   def mean(self) -> float:
     """Mean over seeds; NaN without any."""
-    return float(np.mean([*self.by_seed.values()])) if self.count else math.nan
+    return (
+      float(np.mean([*self.by_seed.values()])) if self.num_seeds else math.nan
+    )
 
   @property
   def std(self) -> float:
     """Sample standard deviation over seeds; NaN for fewer than two."""
-    if self.count < 2:
+    if self.num_seeds < 2:
       return math.nan
     return float(np.std([*self.by_seed.values()], ddof=1))
 
   @property
   def interval(self) -> tuple[float, float]:
     """95 % Student interval of the mean; NaNs for fewer than two seeds."""
-    if self.count < 2:
+    if self.num_seeds < 2:
       return math.nan, math.nan
-    quantile = special.stdtrit(self.count - 1, 0.975)
-    half = float(quantile) * self.std / math.sqrt(self.count)
+    quantile = special.stdtrit(self.num_seeds - 1, 0.975)
+    half = float(quantile) * self.std / math.sqrt(self.num_seeds)
     return self.mean - half, self.mean + half
 
   @property
   def sign(self) -> int:
     """Sign of the mean, 0 where the interval holds 0 (or without values)."""
-    low, high = self.interval if self.count > 1 else (self.mean, self.mean)
+    low, high = self.interval if self.num_seeds > 1 else (self.mean, self.mean)
     return int(low > 0) - int(high < 0)
 
   def minus(self, other: "PerSeed") -> "PerSeed":
@@ -105,7 +107,7 @@ class Entry(NamedTuple):
   def arrow(self) -> str:
     """Which way the value must go to meet retraining's; "" if unknown."""
     return (
-      {-1: RISE, 0: LEVEL, 1: FALL}[self.gap.sign] if self.gap.count else ""
+      {-1: RISE, 0: LEVEL, 1: FALL}[self.gap.sign] if self.gap.num_seeds else ""
     )
 
 
@@ -149,7 +151,7 @@ class Summary(NamedTuple):
     distances = {
       method: entry.distance.mean
       for method in self.candidates
-      if (entry := self.entries[method][metric]).gap.count
+      if (entry := self.entries[method][metric]).gap.num_seeds
     }
     least = min(distances.values(), default=math.nan)
     return frozenset(m for m, d in distances.items() if d == least)
@@ -163,7 +165,9 @@ def by_method(
   Raises:
     ValueError: if a method has two rows of the same seed.
   """
-  table = {reference: {} for reference in REFERENCES}
+  table: dict[str, dict[int, Mapping[str, Any]]] = {
+    reference: {} for reference in REFERENCES
+  }
   for row in rows:
     method, seed = row["method"], row["seed"]
     if seed in table.setdefault(method, {}):
@@ -179,7 +183,7 @@ def quantity(runs: Mapping[int, Mapping[str, Any]], *path: str) -> PerSeed:
   """The finite values that the rows hold under nested keys."""
   values = {}
   for seed, row in sorted(runs.items()):
-    leaf = row
+    leaf: Any = row
     for key in path:
       leaf = leaf.get(key) if isinstance(leaf, Mapping) else None
     if math.isfinite(value := finite(leaf)):
@@ -188,14 +192,15 @@ def quantity(runs: Mapping[int, Mapping[str, Any]], *path: str) -> PerSeed:
 
 
 def _average(entries: Mapping[str, Entry], metrics: Sequence[Metric]):
-  shares = [
+  fractions = [
     {s: d / m.span for s, d in entries[m.name].distance.by_seed.items()}
     for m in metrics
+    if m.span is not None
   ]
-  common = set.intersection(*map(set, shares)) if shares else set()
+  common = set.intersection(*map(set, fractions)) if fractions else set()
   return PerSeed(
     {
-      seed: 100 * float(np.mean([share[seed] for share in shares]))
+      seed: 100 * float(np.mean([part[seed] for part in fractions]))
       for seed in sorted(common)
     }
   )
@@ -235,7 +240,7 @@ def summarize(
   metrics, table = tuple(metrics), by_method(rows)
   _check(metrics)
   nothing = PerSeed({})
-  entries = {}
+  entries: dict[str, dict[str, Entry]] = {}
   for method, runs in table.items():
     entries[method] = {}
     for metric in metrics:
@@ -253,5 +258,5 @@ def summarize(
   )
   averages = {m: _average(entries[m], summary.averaged) for m in table}
   return summary._replace(
-    average={m: average for m, average in averages.items() if average.count}
+    average={m: average for m, average in averages.items() if average.num_seeds}
   )

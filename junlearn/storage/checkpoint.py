@@ -69,7 +69,7 @@ def save(path: str | Path, content: Any) -> str:
 def exists(path: str | Path) -> bool:
   """Whether a checkpoint was written at the path."""
   here = Path(path).is_dir() or _interrupted(Path(path)).is_dir()
-  return bool(processes.share(np.bool_(here)))
+  return bool(processes.broadcast(np.bool_(here)))
 
 
 def load(path: str | Path, like: Any) -> Any:
@@ -89,7 +89,7 @@ def load(path: str | Path, like: Any) -> Any:
   kept = np.zeros(32, np.uint8), zeros
   if processes.is_first():
     kept = _read(Path(path).absolute(), expected, zeros)
-  recorded, flat = processes.share(kept)
+  recorded, flat = processes.broadcast(kept)
   # Host arrays stay there: float64 must not depend on JAX's setting.
   content = jax.tree.unflatten(
     jax.tree.structure(like),
@@ -112,14 +112,15 @@ def shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
   Raises:
     CheckpointError: if there is none, or it is damaged.
   """
-  found = None
+  found: bytes | None = None
   if processes.is_first():
     path = _complete(Path(path).absolute())
     with _reading(path):
       stored = ocp.metadata(path / "tree").metadata
-      found = json.dumps({k: list(leaf.shape) for k, leaf in stored.items()})
-  shared = processes.share_bytes(found and found.encode())
-  return {name: tuple(shape) for name, shape in json.loads(shared).items()}
+      shapes = {name: list(leaf.shape) for name, leaf in stored.items()}
+      found = json.dumps(shapes).encode()
+  shared = json.loads(processes.broadcast_bytes(found) or "{}")
+  return {name: tuple(shape) for name, shape in shared.items()}
 
 
 def _alone() -> ocp.Context:
@@ -219,7 +220,7 @@ class Progress:
     carry, infos = kept["carry"], kept["infos"]
     if self._spread:
       stacked = [leaf for leaf in jax.tree.leaves(carry) if leaf.ndim]
-      rows = processes.own(tree.size(stacked))
+      rows = processes.local_shard(tree.size(stacked))
       carry = jax.tree.map(lambda x: x[rows] if x.ndim else x, carry)
       infos = jax.tree.map(lambda x: x[:, rows] if x.ndim > 1 else x, infos)
     # Writable, for the loop fills them up.
@@ -229,7 +230,7 @@ class Progress:
     """Keeps the state if `seconds` have passed since the last time."""
     due = time.monotonic() - self._saved >= self._seconds
     if self._spread:  # what all must do together, one decides
-      due = processes.share(np.bool_(due))
+      due = processes.broadcast(np.bool_(due))
     if due:
       save(self._path, self._content(step, carry, infos))
       self._saved = time.monotonic()

@@ -123,34 +123,6 @@ def test_divergence_is_not_silent():
     attack(KEY, START, FACTS, lambda _: None)
 
 
-@pytest.mark.parametrize("number", [2, 3, 5])
-def test_no_fact_is_on_both_sides_and_every_row_is_hidden_once(number):
-  pairs = relearn.folds(FACTS, number, seed=1)
-  assert len(pairs) == number
-  for known, hidden in pairs:
-    assert not set(known["fact"]) & set(hidden["fact"])
-    assert sorted([*known["id"], *hidden["id"]]) == list(range(12))
-    assert len(set(hidden["fact"])) in (5 // number, 5 // number + 1)
-    for part in (known, hidden):
-      for name in FACTS:
-        np.testing.assert_array_equal(part[name], FACTS[name][part["id"]])
-  hidden_ids = np.concatenate([hidden["id"] for _, hidden in pairs])
-  assert sorted(hidden_ids) == list(range(12))
-
-
-def test_folds_depend_on_the_seed_and_on_nothing_else():
-  def hidden(seed):
-    pairs = relearn.folds(FACTS, 2, seed=seed)
-    return [pair[1]["id"].tolist() for pair in pairs]
-
-  assert hidden(0) == hidden(0)
-  assert len({str(hidden(seed)) for seed in range(8)}) > 2
-  rows = [
-    known["id"] for known, _ in relearn.folds(FACTS, 12, seed=0, column="id")
-  ]
-  assert [len(row) for row in rows] == [11] * 12
-
-
 @pytest.mark.parametrize(
   ("unlearned", "retrained", "ratio", "score"),
   [
@@ -175,9 +147,6 @@ def test_robustness_by_hand(unlearned, retrained, ratio, score):
     (lambda: full_batch(()), r"steps is \(\)"),
     (lambda: full_batch((0, 3)), r"steps is \(0, 3\)"),
     (lambda: full_batch((5, 5)), r"steps is \(5, 5\)"),
-    (lambda: relearn.folds(FACTS, 1, seed=0), "number is 1"),
-    (lambda: relearn.folds(FACTS, 6, seed=0), "number is 6.*2 to 5"),
-    (lambda: relearn.folds(FACTS, 2, seed=0, column="x"), "column is 'x'"),
     (
       lambda: relearn.robustness((0.1, math.nan), (0.0, 0.0)),
       "unlearned is .*finite",

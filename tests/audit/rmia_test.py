@@ -59,29 +59,6 @@ def test_online_is_the_definition(target, gamma, data):
   )
 
 
-def test_offline_is_the_definition():
-  signal, membership = population(3, n=60)
-  target, references = signal[0], signal[1:]
-  for a in (0.0, 0.3, 1.0):
-    q = [
-      ((1 + a) * column[~row].mean() + (1 - a)) / 2
-      for column, row in zip(references.T, membership[1:].T, strict=True)
-    ]
-    np.testing.assert_allclose(
-      rmia.offline(target, references, membership[1:], a=a, gamma=1.5),
-      naive_scores(target, np.array(q), 1.5),
-    )
-
-
-def test_offline_ignores_models_trained_on_the_example():
-  signal, membership = population(4, n=60)
-  changed = np.where(membership, 0.123, signal)
-  np.testing.assert_array_equal(
-    rmia.offline(signal[0], signal, membership),
-    rmia.offline(signal[0], changed, membership),
-  )
-
-
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
 def test_score_never_decreases_in_the_likelihood_ratio(gamma):
   signal, _ = population(5)
@@ -90,29 +67,24 @@ def test_score_never_decreases_in_the_likelihood_ratio(gamma):
   assert (np.diff(scores[order]) >= 0).all()
 
 
-def auc_of(seed, effect, attack):
+def auc_of(seed, effect):
   signal, membership = population(seed, effect=effect)
-  if attack == "online":
-    scores = rmia.online(signal[0], signal[2:], gamma=1.0)
-  else:
-    scores = rmia.offline(signal[0], signal[2:], membership[2:])
+  scores = rmia.online(signal[0], signal[2:], gamma=1.0)
   return metrics.roc_auc_score(membership[0], scores)
 
 
-@pytest.mark.parametrize("attack", ["online", "offline"])
-def test_null_attack_is_a_coin(attack):
+def test_null_attack_is_a_coin():
   draws, n = 40, 400
-  auc = np.mean([auc_of(seed, 0.0, attack) for seed in range(draws)])
+  auc = np.mean([auc_of(seed, 0.0) for seed in range(draws)])
   # Variance of the Mann-Whitney statistic, n/2 members and n/2 others.
   standard_error = math.sqrt((n + 1) / (12 * (n / 2) ** 2) / draws)
   assert abs(auc - 0.5) < 3 * standard_error
 
 
-@pytest.mark.parametrize("attack", ["online", "offline"])
-def test_members_are_found_beyond_the_difficulty_of_examples(attack):
+def test_members_are_found_beyond_the_difficulty_of_examples():
   signal, membership = population(0, effect=1.0)
   by_signal = metrics.roc_auc_score(membership[0], signal[0])
-  assert auc_of(0, 1.0, attack) > by_signal + 0.1
+  assert auc_of(0, 1.0) > by_signal + 0.1
 
 
 @settings(deadline=None)
@@ -170,14 +142,6 @@ def test_bad_options():
   signal = np.full((2, 4), 0.5)
   with pytest.raises(ValueError, match="gamma is 0"):
     rmia.online(signal[0], signal, gamma=0)
-  with pytest.raises(ValueError, match=r"a is 1\.5"):
-    rmia.offline(signal[0], signal, np.zeros((2, 4)), a=1.5)
-  with pytest.raises(ValueError, match="membership has shape"):
-    rmia.offline(signal[0], signal, np.zeros((2, 3)))
-  with pytest.raises(ValueError, match="entries other than 0 and 1"):
-    rmia.offline(signal[0], signal, np.full((2, 4), 2))
-  with pytest.raises(ValueError, match="leaves 4 examples"):
-    rmia.offline(signal[0], signal, np.ones((2, 4)))
   with pytest.raises(ValueError, match="models is 3; it must be even"):
     rmia.balanced_membership(0, 3, 4)
   with pytest.raises(ValueError, match="n is 5; it must be even"):

@@ -234,8 +234,8 @@ def test_bad_outputs(signal, logits, labels, message):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"temperature": 0.0}, "temperature is 0.0"),
-    ({"margin": -1.0}, "margin is -1.0"),
+    ({"temperature": 0.0}, r"temperature is 0\.0"),
+    ({"margin": -1.0}, r"margin is -1\.0"),
     ({"order": 3}, "order is 3; it must be even"),
     ({"order": 0}, "order is 0"),
   ],

@@ -113,7 +113,7 @@ def test_what_is_not_a_number_is_not_left():
     account.sigma(1e-9)
 
 
-def play(rng, comparator, account, ratio, rounds, *, anew):
+def play(rng, retrained, account, ratio, rounds, *, anew):
   """Log-likelihood ratios of an analyst whose noise depends on what he saw.
 
   Who was lucky takes all that is left in one release, or, with `anew`, all of
@@ -133,10 +133,10 @@ def play(rng, comparator, account, ratio, rounds, *, anew):
     all_at_once = is_lucky or rounds == 1
     sigma = current.sigma(0.7, releases=1 if all_at_once else 2 * rounds)
     mu = 0.7 / sigma
-    mean = -(mu**2) / 2 if comparator else mu**2 / 2
+    mean = -(mu**2) / 2 if retrained else mu**2 / 2
     chosen = chosen + rng.normal(mean, mu, len(chosen))
     after = current.add(0.7, sigma)
-    parts.append(play(rng, comparator, after, chosen, rounds - 1, anew=anew))
+    parts.append(play(rng, retrained, after, chosen, rounds - 1, anew=anew))
   return np.concatenate(parts)
 
 
@@ -147,8 +147,8 @@ def measured_delta(account, *, anew):
   """
   rng = np.random.default_rng(0)
   bounds = []
-  for comparator in (False, True):
-    ratio = play(rng, comparator, account, np.zeros(10**6), 4, anew=anew)
+  for retrained in (False, True):
+    ratio = play(rng, retrained, account, np.zeros(10**6), 4, anew=anew)
     found = int(np.sum(ratio > account.epsilon))
     test = stats.binomtest(found, ratio.size)
     bounds.append(test.proportion_ci(0.999, method="exact"))
@@ -172,13 +172,13 @@ def test_a_budget_begun_anew_after_lucky_releases_is_not_covered():
 @pytest.mark.parametrize(
   ("call", "message"),
   [
-    (lambda: Account(0.0, 1e-5).left, "epsilon is 0.0"),
-    (lambda: Account(1.0, 0.0).left, "delta is 0.0"),
-    (lambda: Account(1.0, 1e-5).add(-1.0, 1.0), "distance is -1.0"),
-    (lambda: Account(1.0, 1e-5).add(0.0, 1.0), "distance is 0.0"),
-    (lambda: Account(1.0, 1e-5).add(1.0, 0.0), "sigma is 0.0"),
+    (lambda: Account(0.0, 1e-5).left, r"epsilon is 0\.0"),
+    (lambda: Account(1.0, 0.0).left, r"delta is 0\.0"),
+    (lambda: Account(1.0, 1e-5).add(-1.0, 1.0), r"distance is -1\.0"),
+    (lambda: Account(1.0, 1e-5).add(0.0, 1.0), r"distance is 0\.0"),
+    (lambda: Account(1.0, 1e-5).add(1.0, 0.0), r"sigma is 0\.0"),
     (lambda: Account(1.0, 1e-5).sigma(1e308), r"distance is 1e\+308"),
-    (lambda: Account(1.0, 1e-5).sigma(0.0), "distance is 0.0"),
+    (lambda: Account(1.0, 1e-5).sigma(0.0), r"distance is 0\.0"),
     (lambda: Account(1.0, 1e-5).sigma(1.0, releases=0), "releases is 0"),
   ],
 )

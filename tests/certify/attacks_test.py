@@ -169,9 +169,9 @@ def test_numbers_that_vanish_when_squared():
 
 
 def test_narrow_numbers_swallow_nothing():
-  made = make(bound_of(0.1, comparator=4e-4), max_distance=np.float16(0.25))
+  made = make(bound_of(0.1, retrain_error=4e-4), max_distance=np.float16(0.25))
   found = made(KEY, {"w": jnp.ones(3)}, REQUEST).info["release"]
-  wide = make(bound_of(0.1, comparator=4e-4), max_distance=0.25)
+  wide = make(bound_of(0.1, retrain_error=4e-4), max_distance=0.25)
   assert (
     found.sigma == wide(KEY, {"w": jnp.ones(3)}, REQUEST).info["release"].sigma
   )

@@ -3,7 +3,7 @@
 import numpy as np
 
 from junlearn.certify import bounds, constants
-from tests.certify.logistic import Logistic, minimise, norm, sound
+from tests.certify.logistic import Logistic, minimize, norm, sound
 
 
 class Ring:
@@ -41,7 +41,7 @@ class Ring:
 
   def optimum(self):
     start = np.zeros(np.prod(self.shape))
-    return minimise(self.potential_gradient, self.potential_hessian, start)
+    return minimize(self.potential_gradient, self.potential_hessian, start)
 
 
 def ring_instances(count):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from junlearn.certify import bounds, constants
-from tests.certify.logistic import Logistic, minimise, norm, sound
+from tests.certify.logistic import Logistic, minimize, norm, sound
 
 INSTANCES = 220
 
@@ -35,11 +35,11 @@ def instances():
     if seed % 3 == 0:  # forgotten examples that pull together
       risk.x[removed] = risk.x[removed[0]] / norm(risk.x[removed[0]])
       risk.y[removed] = -1
-    trained = minimise(risk.gradient, risk.hessian, np.zeros(d))
+    trained = minimize(risk.gradient, risk.hessian, np.zeros(d))
     if seed % 4 == 0:  # a training that stopped early
       trained = trained + rng.normal(0, 1e-3, d)
     retained = risk.without(removed)
-    retrained = minimise(retained.gradient, retained.hessian, np.zeros(d))
+    retrained = minimize(retained.gradient, retained.hessian, np.zeros(d))
     radius = norm(risk.x, axis=1).max()
     known = constants.logistic(input_norm=radius, l2=risk.l2)
     found.append((rng, risk, retained, m, trained, retrained, known))
@@ -127,7 +127,7 @@ def test_guo_adds_over_removals():
     rng = np.random.default_rng(seed)
     risk = random_problem(rng, l2=0.05)
     n, d = risk.x.shape
-    w = minimise(risk.gradient, risk.hessian, np.zeros(d))
+    w = minimize(risk.gradient, risk.hessian, np.zeros(d))
     budget, remaining = 0.0, risk
     for k in range(1, 4):
       # The removed example's part of the sum, with its share of the penalty.
@@ -145,7 +145,7 @@ def test_guo_adds_over_removals():
       w = w + step
       left = (n - k) * norm(remaining.gradient(w))
       assert left <= budget + 1e-11
-    retrained = minimise(remaining.gradient, remaining.hessian, w)
+    retrained = minimize(remaining.gradient, remaining.hessian, w)
     bound = bounds.residual(budget, l2=(n - 3) * risk.l2)
     assert sound(bound, norm(w - retrained))
 
@@ -153,7 +153,7 @@ def test_guo_adds_over_removals():
 def test_constants_of_the_theorems_are_the_smallest():
   """One dimension where all bounds become equalities as `w` shrinks.
 
-  `F'(w) = l2/2 w^2 + M/6 |w|^3`, minimised at 0; the removed examples add a
+  `F'(w) = l2/2 w^2 + M/6 |w|^3`, minimized at 0; the removed examples add a
   linear term.
   """
   l2, lipschitz, n, m, linear = 0.7, 3.0, 1000, 2, 0.02
@@ -265,9 +265,9 @@ def test_not_a_number_is_no_bound():
 @pytest.mark.parametrize(
   ("call", "message"),
   [
-    (lambda: bounds.residual(1.0, l2=0.0), "l2 is 0.0"),
+    (lambda: bounds.residual(1.0, l2=0.0), r"l2 is 0\.0"),
     (lambda: bounds.residual(1.0, l2=float("nan")), "l2 is nan"),
-    (lambda: bounds.residual(-1.0, l2=1.0), "gradient_norm is -1.0"),
+    (lambda: bounds.residual(-1.0, l2=1.0), r"gradient_norm is -1\.0"),
     (
       lambda: bounds.residual(1.0, l2=1.0, gradient_error=-1e-9),
       "gradient_error is -1e-09",
@@ -280,7 +280,7 @@ def test_not_a_number_is_no_bound():
     ),
     (
       lambda: bounds.fixed_point_residual(1.0, contraction=1.0),
-      "contraction is 1.0",
+      r"contraction is 1\.0",
     ),
     (
       lambda: bounds.a_priori(
@@ -292,7 +292,7 @@ def test_not_a_number_is_no_bound():
       lambda: bounds.stacked_a_priori(
         1, 4, l2=1.0, gradient=1.0, hessian_lipschitz=1.0, solve_error=-1.0
       ),
-      "solve_residual is -1.0",
+      r"solve_residual is -1\.0",
     ),
   ],
 )

@@ -190,9 +190,9 @@ def test_no_distance_needs_no_delta():
     (lambda: calibrate.gaussian_sigma(1, 1e-5, math.inf), "distance is inf"),
     (lambda: calibrate.gaussian_sigma(1, 1e-5, 1e308), r"distance is 1e\+308"),
     (lambda: calibrate.gaussian_sigma(9, 0.5, 2e-308), "distance is 2e-308"),
-    (lambda: calibrate.gaussian_sigma(1e308, 0.5, 1e-200), "not 0.0"),
+    (lambda: calibrate.gaussian_sigma(1e308, 0.5, 1e-200), r"not 0\.0"),
     (lambda: calibrate.gaussian_epsilon(2, 1, 1), "delta is 2"),
-    (lambda: calibrate.classical_sigma(1.1, 1e-5, 1), "epsilon is 1.1"),
+    (lambda: calibrate.classical_sigma(1.1, 1e-5, 1), r"epsilon is 1\.1"),
     (lambda: calibrate.classical_sigma(1, 1e-5, 1e308), r"is 1e\+308"),
   ],
 )

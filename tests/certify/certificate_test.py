@@ -31,7 +31,7 @@ def test_json_round_trip(name):
   text = certificate.to_json(issued)
   assert certificate.from_json(text) == issued
   assert not list(certificate.disagreements(issued))
-  assert json.loads(text)["schema"] == 2
+  assert json.loads(text)["schema"] == 3
 
 
 def test_numbers_of_a_release():
@@ -134,20 +134,20 @@ def test_disagreements_name_the_field():
   ("changes", "message"),
   [
     ({"measured": derive("residual", gradient_norm=3.0, l2=0.1)}, "must be at"),
-    ({"epsilon": 0.0}, "epsilon is 0.0"),
+    ({"epsilon": 0.0}, r"epsilon is 0\.0"),
     ({"checked": {}}, "checked is empty"),
     ({"checked": {"weights": " "}}, "checked has an empty sentence"),
     ({"bound": bound_of(stated={})}, "bound has no stated"),
     ({"bound": bound_of(stated={"features": ""})}, "stated has an empty"),
-    ({"sigma": 1e-3}, "sigma is 0.001; computed again"),
+    ({"sigma": 1e-3}, r"sigma is 0\.001; computed again"),
     ({"grid": 2.0**-20}, "grid is "),
-    ({"rounding": 0.0}, "rounding is 0.0; computed again"),
+    ({"rounding": 0.0}, r"rounding is 0\.0; computed again"),
     ({"rounding": -1e-9}, "rounding is -1e-09; it must be at least 0"),
-    ({"seeds": {"noise": HEX}}, "seeds.noise may lead"),
-    ({"seeds": {"data": "17"}}, "seeds.data is '17'"),
+    ({"seeds": {"noise": HEX}}, r"seeds\.noise may lead"),
+    ({"seeds": {"data": "17"}}, r"seeds\.data is '17'"),
     (
       {"measured": derive("residual", gradient_norm=3e-5, l2=0.2)},
-      "measured.arguments.l2 is 0.2",
+      r"measured\.arguments\.l2 is 0\.2",
     ),
     (
       {
@@ -220,14 +220,14 @@ def edit(old, new, *more):
 @pytest.mark.parametrize(
   ("text", "message"),
   [
-    (lambda: edit('"schema": 2,\n', ""), "schema is missing"),
+    (lambda: edit('"schema": 3,\n', ""), "schema is missing"),
     (lambda: edit('"sigma"', '"noise"'), "sigma is missing"),
     (lambda: edit('"norm"', '"extra": 1, "norm"'), "extra is unknown"),
-    (lambda: edit('"kind"', '"a": 1, "kind"'), "head.a is unknown"),
+    (lambda: edit('"kind"', '"a": 1, "kind"'), r"head\.a is unknown"),
     (lambda: edit('"norm"', '"delta": 1e-5, "norm"'), "delta is there twice"),
-    (lambda: edit(*DIMENSIONS, "650.0"), "noise_dimensions is 650.0"),
+    (lambda: edit(*DIMENSIONS, "650.0"), r"noise_dimensions is 650\.0"),
     (lambda: edit(*DIMENSIONS, "true"), "noise_dimensions is True"),
-    (lambda: edit('"schema": 2', '"schema": "2"'), "schema is '2'"),
+    (lambda: edit('"schema": 3', '"schema": "3"'), "schema is '3'"),
     (lambda: edit('"epsilon": 1.0', '"epsilon": NaN'), "NaN is not a number"),
     (lambda: edit('"epsilon": 1.0', '"epsilon": 1e999'), "epsilon is inf"),
     (lambda: edit('"epsilon": 1.0', '"epsilon": 1.00'), "one form"),
@@ -245,9 +245,12 @@ def test_strict_reading(text, message):
 
 
 def test_another_schema_is_not_interpreted():
-  issued = certificate.from_json(edit('"schema": 2', '"schema": 1'))
-  (problem,) = certificate.disagreements(issued)
-  assert problem.startswith("schema is 1")
+  second = edit('"schema": 3', '"schema": 2')
+  second = second.replace('"retrain_error"', '"comparator"')  # as it was
+  with pytest.raises(ValueError, match=r"^schema is 2; this program reads 3$"):
+    certificate.from_json(second)
+  (problem,) = certificate.disagreements(issue()._replace(schema=2))
+  assert problem == "schema is 2; this program reads 3."
 
 
 def test_not_a_number_is_not_written():

@@ -36,7 +36,7 @@ every_head = pytest.mark.parametrize("name", HEADS)
 
 
 def largest(function, size):
-  """The largest value found by normalised ascent from eight starts."""
+  """The largest value found by normalized ascent from eight starts."""
 
   def step(x, length):
     value, slope = jax.value_and_grad(function)(x)
@@ -141,8 +141,8 @@ def test_known_values():
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"input_norm": 0.0}, "input_norm is 0.0"),
-    ({"l2": -1.0}, "l2 is -1.0"),
+    ({"input_norm": 0.0}, r"input_norm is 0\.0"),
+    ({"l2": -1.0}, r"l2 is -1\.0"),
     ({"scale": float("inf")}, "scale is inf"),
     ({"num_classes": 1}, "num_classes is 1"),
   ],

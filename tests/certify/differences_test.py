@@ -82,7 +82,7 @@ def test_tiny_goals_are_compared_relatively():
 
   def tiny(norm):
     found = {"gradient_norm": norm, "gradient_error": 1e-15}
-    return bound_of(measured=found, comparator=0.0)
+    return bound_of(measured=found, retrain_error=0.0)
 
   stored = issue(tiny(5e-11), max_distance=1e-9)
   assert not list(certificate.differences(stored, stored))

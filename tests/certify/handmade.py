@@ -42,7 +42,7 @@ def bound_of(distance, **changes):
     constants={"l2": 1.0},
     measure=lambda params, request: {"gradient_norm": read(params, request)},
     norm="joint",
-    comparator=0.0,
+    retrain_error=0.0,
     checks={"nothing": lambda params, request: "Nothing is assumed."},
     stated={"features": "Given."},
   )

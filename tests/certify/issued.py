@@ -27,7 +27,7 @@ def bound_of(theorem="residual", constants=None, measured=None, **changes):
     constants=constants or {"l2": 0.1},
     measure=lambda params, request: found,
     norm="joint",
-    comparator=1e-6,
+    retrain_error=1e-6,
     checks={"weights": lambda params, request: "Every record counts once."},
     stated={"features": "Points of a sphere."},
     head=HEAD,

@@ -1,4 +1,4 @@
-"""Logistic regression in NumPy, minimised to rounding."""
+"""Logistic regression in NumPy, minimized to rounding."""
 
 import numpy as np
 from scipy import special
@@ -26,7 +26,7 @@ class Logistic:
     return Logistic(self.x[keep], self.y[keep], self.l2)
 
 
-def minimise(gradient, hessian, w):
+def minimize(gradient, hessian, w):
   """Damped Newton, to rounding."""
   for _ in range(200):
     g = gradient(w)

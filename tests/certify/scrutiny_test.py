@@ -425,7 +425,7 @@ def test_other_leaves_shapes_and_dtypes(corrected, z):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"sigma": 0.0}, "sigma is 0.0"),
+    ({"sigma": 0.0}, r"sigma is 0\.0"),
     ({"grid": math.inf}, "grid is inf"),
     ({"norm": "rows"}, "norm is 'rows'"),
     ({"rows": 9}, "rows is 9"),

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from experiments.bench import certificates_audit as audits
-from experiments.bench import certificates_draws as draws
-from experiments.bench import certificates_oracle as oracle
-from experiments.bench.certificates_broken import BROKEN, breakages
-from experiments.bench.certificates_programs import Program
+from experiments.bench.certificates import attack, draws, oracle
+from experiments.bench.certificates.broken import BROKEN, breakages
+from experiments.bench.certificates.programs import Program
+from experiments.bench.certificates.worst import instances, terms
 from junlearn.clients import retraining, topology
 from junlearn.clients.training import Training
 from junlearn.model import from_function
@@ -190,30 +189,30 @@ def test_the_oracle_is_right():
 
 # The best test between a release and retraining's.
 
-INSTANCES = audits.instances()
+INSTANCES = instances()
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", INSTANCES)
 def test_the_best_test_finds_what_is_claimed_and_no_more(name):
   instance, claim, seed = INSTANCES[name](), (1.0, 1e-2), 3
-  terms = audits.terms(instance, instance.worst, *claim)
-  assert terms.measured.result > (1 - 1e-5) * terms.max_distance
-  assert audits.same_releases(instance, *claim, 3, seed)
-  found = audits.audit(instance, *claim, 100_000, seed)
+  release = terms(instance, instance.worst, *claim)
+  assert release.measured.result > (1 - 1e-5) * release.max_distance
+  assert attack.same_releases(instance, *claim, 3, seed)
+  found = attack.audit(instance, *claim, 100_000, seed)
   assert found.least_delta <= 1e-2
   assert found.least_epsilon <= 1.0 <= 1.5 * found.epsilon
-  half = audits.audit(instance, *claim, 20_000, seed, factor=0.5)
+  half = attack.audit(instance, *claim, 20_000, seed, factor=0.5)
   assert half.least_delta > 1e-2
   assert half.least_epsilon > 1.0
   if instance.bound.norm == "row":
-    apart = audits.audit(instance, *claim, 20_000, seed, norm="joint")
+    apart = attack.audit(instance, *claim, 20_000, seed, norm="joint")
     assert apart.least_delta > 1e-2
     assert apart.least_epsilon > 1.0
 
 
 def test_separate_draws_for_the_rows_of_a_consensus():
   """What the certificate of an early version was worth."""
-  np.testing.assert_allclose(audits.epsilon_of_separate_draws(1, 1, 1e-5), 1)
-  found = audits.epsilon_of_separate_draws(8, 1, 1e-5)
+  np.testing.assert_allclose(attack.epsilon_of_separate_draws(1, 1, 1e-5), 1)
+  found = attack.epsilon_of_separate_draws(8, 1, 1e-5)
   np.testing.assert_allclose(found, 3.19, atol=0.005)

@@ -39,9 +39,9 @@ ALL = {
 
 @pytest.mark.parametrize("how", ["iid", "sorted", "dirichlet"])
 @pytest.mark.parametrize("num_clients", [1, 4, 7])
-def test_stacked_shares_are_a_partition(how, num_clients):
-  shares = data.partition(EXAMPLES, num_clients, how=how, seed=3)
-  stacked = data.stack(shares)
+def test_stacked_shards_are_a_partition(how, num_clients):
+  shards = data.partition(EXAMPLES, num_clients, how=how, seed=3)
+  stacked = data.stack(shards)
   assert stacked["weight"].shape[0] == num_clients
   assert stacked["weight"].sum() == N
   assert present(stacked) == ALL
@@ -52,17 +52,17 @@ def test_stacked_shares_are_a_partition(how, num_clients):
     assert stacked[name].dtype == EXAMPLES[name].dtype
 
 
-def test_shares_are_even_or_sorted_or_uneven():
+def test_shards_are_even_or_sorted_or_uneven():
   sizes = {
     how: [
-      len(share["id"]) for share in data.partition(EXAMPLES, 7, how=how, seed=1)
+      len(shard["id"]) for shard in data.partition(EXAMPLES, 7, how=how, seed=1)
     ]
     for how in ("iid", "sorted", "dirichlet")
   }
   assert set(sizes["iid"]) == set(sizes["sorted"]) == {7, 8}
   assert np.std(sizes["dirichlet"]) > 2
   labels = [
-    share["label"] for share in data.partition(EXAMPLES, 7, how="sorted")
+    shard["label"] for shard in data.partition(EXAMPLES, 7, how="sorted")
   ]
   for earlier, later in itertools.pairwise(labels):
     assert earlier.max() <= later.min()
@@ -70,15 +70,15 @@ def test_shares_are_even_or_sorted_or_uneven():
 
 def test_seeds_decide():
   first, again, other = (
-    [share["id"].tolist() for share in data.partition(EXAMPLES, 5, seed=seed)]
+    [shard["id"].tolist() for shard in data.partition(EXAMPLES, 5, seed=seed)]
     for seed in (0, 0, 1)
   )
   assert first == again != other
 
 
-def test_concentrated_shares_are_nearly_even():
-  shares = data.partition(EXAMPLES, 2, how="dirichlet", concentration=1e6)
-  assert abs(len(shares[0]["id"]) - N / 2) <= 2
+def test_concentrated_shards_are_nearly_even():
+  shards = data.partition(EXAMPLES, 2, how="dirichlet", concentration=1e6)
+  assert abs(len(shards[0]["id"]) - N / 2) <= 2
 
 
 STACKED = data.stack(data.partition(EXAMPLES, 5))
@@ -88,12 +88,12 @@ STACKED = data.stack(data.partition(EXAMPLES, 5))
   ("request_", "is_forgotten"),
   [
     (
-      data.by_id(STACKED, EXAMPLES["id"][[3, 30]]),
+      data.request_by_id(STACKED, EXAMPLES["id"][[3, 30]]),
       lambda i: i in EXAMPLES["id"][[3, 30]],
     ),
-    (data.by_class(STACKED, 2), lambda i: ALL[i][1] == 2),
+    (data.request_by_class(STACKED, 2), lambda i: ALL[i][1] == 2),
     (
-      data.by_client(STACKED, 1),
+      data.request_by_client(STACKED, 1),
       lambda i: i in data.partition(EXAMPLES, 5)[1]["id"],
     ),
   ],
@@ -108,30 +108,30 @@ def test_requests_divide_what_is_present(request_, is_forgotten):
 
 
 def test_requests_follow_one_another():
-  once = data.by_id(STACKED, EXAMPLES["id"][:2]).retain
-  twice = data.by_id(once, EXAMPLES["id"][2:5]).retain
+  once = data.request_by_id(STACKED, EXAMPLES["id"][:2]).retain
+  twice = data.request_by_id(once, EXAMPLES["id"][2:5]).retain
   assert twice["weight"].sum() == N - 5
   with pytest.raises(ValueError, match="no client has"):
-    data.by_id(once, EXAMPLES["id"][:1])
+    data.request_by_id(once, EXAMPLES["id"][:1])
 
 
 def test_weights_are_kept():
   halves = [
-    {**share, "weight": np.full(len(share["id"]), 0.5)}
-    for share in data.partition(EXAMPLES, 4)
+    {**shard, "weight": np.full(len(shard["id"]), 0.5)}
+    for shard in data.partition(EXAMPLES, 4)
   ]
   stacked = data.stack(halves)
   assert stacked["weight"].sum() == N / 2
-  assert data.by_client(stacked, 0).forget["weight"].sum() == 7
+  assert data.request_by_client(stacked, 0).forget["weight"].sum() == 7
 
 
 def test_clients_may_be_empty():
-  shares = data.partition(EXAMPLES, 2)
-  empty = {name: values[:0] for name, values in shares[0].items()}
-  stacked = data.stack([*shares, empty])
+  shards = data.partition(EXAMPLES, 2)
+  empty = {name: values[:0] for name, values in shards[0].items()}
+  stacked = data.stack([*shards, empty])
   assert stacked["weight"].sum(1).tolist() == [27, 26, 0]
   with pytest.raises(ValueError, match="client 2 selects nothing"):
-    data.by_client(stacked, 2)
+    data.request_by_client(stacked, 2)
 
 
 @pytest.mark.parametrize(
@@ -149,18 +149,21 @@ def test_clients_may_be_empty():
       "must be larger",
     ),
     (lambda: data.stack([]), "clients is empty"),
-    (lambda: data.by_client(EXAMPLES, 0), "'weight' must be one of them"),
+    (
+      lambda: data.request_by_client(EXAMPLES, 0),
+      "'weight' must be one of them",
+    ),
     (
       lambda: data.partition({"id": np.arange(4)}, 2, how="sorted"),
       "'label' must be one of them",
     ),
     (lambda: data.stack([{"a": [1]}, {"b": [1]}]), "have the keys"),
-    (lambda: data.by_id(STACKED, [-1]), "ids contains -1"),
-    (lambda: data.by_id(STACKED, EXAMPLES["id"][[0, 0]]), "twice"),
-    (lambda: data.by_id(STACKED, []), "ids selects nothing"),
-    (lambda: data.by_id(STACKED, EXAMPLES["id"]), "ids selects all"),
-    (lambda: data.by_class(STACKED, 9), "label 9 selects nothing"),
-    (lambda: data.by_client(STACKED, 5), "client is 5"),
+    (lambda: data.request_by_id(STACKED, [-1]), "ids contains -1"),
+    (lambda: data.request_by_id(STACKED, EXAMPLES["id"][[0, 0]]), "twice"),
+    (lambda: data.request_by_id(STACKED, []), "ids selects nothing"),
+    (lambda: data.request_by_id(STACKED, EXAMPLES["id"]), "ids selects all"),
+    (lambda: data.request_by_class(STACKED, 9), "label 9 selects nothing"),
+    (lambda: data.request_by_client(STACKED, 5), "client is 5"),
   ],
 )
 def test_bad_arguments(call, match):

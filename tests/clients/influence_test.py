@@ -72,7 +72,7 @@ def compare(clients, before, after, retain, **options):
 def test_influence_is_that_of_two_runs(how, bound, local_steps, x64):
   clients = digits(how)
   ids = clients.examples["id"][3][:8]
-  retain = data.by_id(clients.examples, ids).retain
+  retain = data.request_by_id(clients.examples, ids).retain
   step = round_on(clients, local_steps=local_steps)
   trained, true, (params, exact), (_, gossiped) = compare(
     clients, step, step, retain, mix=gossip.dense(clients.mixing)
@@ -87,7 +87,7 @@ def test_influence_is_that_of_two_runs(how, bound, local_steps, x64):
 def test_a_client_that_leaves(x64):
   clients = digits("sorted")
   mixing = topology.remove(topology.ring(8), 2)
-  retain = data.by_client(clients.examples, 2).retain
+  retain = data.request_by_client(clients.examples, 2).retain
   before, after = round_on(clients), round_on(clients, mixing)
   _, true, (_, exact), _ = compare(clients, before, after, retain)
   # An eighth of all examples is no small deletion.
@@ -125,15 +125,15 @@ def test_influence_is_exact_for_least_squares(x64):
     examples={**clients.examples, "label": labels},
     params=clients.params["w"],
   )
-  retain = data.by_id(clients.examples, [0, 1]).retain
+  retain = data.request_by_id(clients.examples, [0, 1]).retain
   step = round_on(clients, step_size=0.1)
   _, true, (_, exact), _ = compare(clients, step, step, retain)
   assert_close(exact.value, true, 1e-9)
 
 
-def test_influence_spreads_one_neighbour_a_round(x64):
+def test_influence_spreads_one_neighbor_a_round(x64):
   clients = logistic(8, np.float64)
-  retain = data.by_id(clients.examples, [20]).retain  # held by client 2
+  retain = data.request_by_id(clients.examples, [20]).retain  # held by client 2
   step = round_on(clients)
   body = influence.propagate(step, step, num_rounds=NUM_ROUNDS)
   _, found = on_all(body, clients.params, clients.examples, retain)
@@ -156,7 +156,7 @@ def test_nothing_deleted_has_no_influence():
 
 def test_influence_of_drawn_batches_uses_the_same_draws(x64):
   clients = logistic(4, np.float64)
-  retain = data.by_id(clients.examples, [0]).retain
+  retain = data.request_by_id(clients.examples, [0]).retain
   quiet = round_on(clients)
 
   def noisy(params, examples, key):
@@ -184,7 +184,7 @@ def test_influence_of_drawn_batches_uses_the_same_draws(x64):
 def test_backends_agree(count, dtype, rtol):
   with jax.enable_x64(dtype == np.float64):
     clients = logistic(count, dtype)
-    retain = data.by_id(clients.examples, [1, 11]).retain
+    retain = data.request_by_id(clients.examples, [1, 11]).retain
     step = round_on(clients, step_size=0.5)
     body = influence.propagate(step, step, num_rounds=6)
     on_one, on_many = (

@@ -69,8 +69,8 @@ def digits(how: str, count: int = 8) -> Clients:
     "label": labels[:1600].astype(np.int32),
     "id": np.arange(1600, dtype=np.int32),
   }
-  shares = data.partition(examples, count, how=how)
-  stacked = data.stack(shares)
+  shards = data.partition(examples, count, how=how)
+  stacked = data.stack(shards)
   stacked["label"] = (stacked["label"] >= 5).astype(np.int32)
   params = {"w": np.zeros((count, 65)), "b": np.zeros(count)}
   mixing = topology.metropolis_hastings(topology.ring(count))

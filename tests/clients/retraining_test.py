@@ -105,19 +105,19 @@ def test_rounding_of_a_consensus_is_that_of_its_gradient():
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("local_steps", [1, LOCAL_STEPS])
-def test_comparator_is_how_far_retraining_may_end(local_steps):
+def test_retrain_error_is_how_far_retraining_may_end(local_steps):
   """Rounds are run until one moves the clients by less than the tolerance."""
   case = setting(local_steps=local_steps)
   dense, tolerance = Dense(case.training, case.request.retain), 1e-4
-  comparator = bound_of(case, tolerance=tolerance).comparator
+  retrain_error = bound_of(case, tolerance=tolerance).retrain_error
   slack = 1 - KAPPA if local_steps > 1 else STEP * L2
-  assert comparator == pytest.approx(tolerance / slack, rel=1e-12)
-  assert bound_of(case).comparator == 0
+  assert retrain_error == pytest.approx(tolerance / slack, rel=1e-12)
+  assert bound_of(case).retrain_error == 0
   X = rows(case.params)
   while np.linalg.norm((after := dense.round(X)[0]) - X) > tolerance:
     X = after
   apart = np.linalg.norm(X - dense.fixed_point())
-  assert 0.1 * comparator < apart <= comparator
+  assert 0.1 * retrain_error < apart <= retrain_error
 
 
 @pytest.mark.usefixtures("x64")

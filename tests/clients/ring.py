@@ -68,10 +68,10 @@ def setting(
   examples = data.stack(clients)
   adjacency = topology.ring(count)
   if removed is None:
-    request = data.by_id(examples, [100, 101])
+    request = data.request_by_id(examples, [100, 101])
     mixing = topology.metropolis_hastings(adjacency)
   else:
-    request = data.by_client(examples, removed)
+    request = data.request_by_client(examples, removed)
     mixing = topology.remove(adjacency, removed)
   params = {
     "bias": rng.normal(size=(count, CLASSES)),

@@ -1,4 +1,4 @@
-"""Rounds against NumPy, dense optimisation, and clients run one by one."""
+"""Rounds against NumPy, dense optimization, and clients run one by one."""
 
 import functools
 
@@ -51,7 +51,7 @@ def client_risks(examples, w, b, weighting):
 
 def without_client(clients, client=1):
   return clients._replace(
-    examples=data.by_client(clients.examples, client).retain
+    examples=data.request_by_client(clients.examples, client).retain
   )
 
 
@@ -221,7 +221,7 @@ LOCAL = {"num_steps": 3, "batch_size": 4}
 
 @functools.cache
 def local(loss):
-  """Mini-batches and an optimiser that remembers."""
+  """Mini-batches and an optimizer that remembers."""
   return descent.descend(
     objective.weighted(loss, retain=1.0),
     optax.sgd(0.3, momentum=0.9),
@@ -331,7 +331,7 @@ def test_rounds_have_their_own_keys():
 
 def test_any_transform_may_be_averaged():
   clients = logistic(4)
-  request = data.by_id(clients.examples, [0, 10, 20, 30])
+  request = data.request_by_id(clients.examples, [0, 10, 20, 30])
   forget = grad_difference.transform(
     clients.model, optax.sgd(0.5), alpha=0.5, num_steps=10, batch_size=4
   )
@@ -427,11 +427,11 @@ def test_dtypes_are_kept_whatever_the_constants(x64):
 @pytest.mark.parametrize(
   ("make", "match"),
   [
-    (lambda: rounds.risk(None, l2=-1.0), "l2 is -1.0"),
+    (lambda: rounds.risk(None, l2=-1.0), r"l2 is -1\.0"),
     (lambda: rounds.risk(None, weighting="client"), "weighting is 'client'"),
     (
       lambda: rounds.gradient_descent(None, None, step_size=0.0),
-      "step_size is 0.0",
+      r"step_size is 0\.0",
     ),
     (
       lambda: rounds.adapt_then_combine(None, None, step_size=1.0, num_steps=0),
@@ -445,7 +445,7 @@ def test_dtypes_are_kept_whatever_the_constants(x64):
     (lambda: rounds.iterate(None, num_rounds=-1), "num_rounds is -1"),
     (
       lambda: rounds.to_fixed_point(None, tolerance=0.0, max_rounds=1),
-      "tolerance is 0.0",
+      r"tolerance is 0\.0",
     ),
     (
       lambda: rounds.to_fixed_point(None, tolerance=1.0, max_rounds=0),

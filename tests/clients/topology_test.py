@@ -15,17 +15,17 @@ GRAPHS = {
 }
 
 
-def test_neighbours():
-  def neighbours(adjacency, client):
+def test_neighbors():
+  def neighbors(adjacency, client):
     return set(np.flatnonzero(adjacency[client]).tolist())
 
-  assert neighbours(topology.ring(5), 0) == {1, 4}
-  assert neighbours(topology.torus(3, 4), 5) == {1, 9, 4, 6}
-  assert neighbours(topology.torus(2, 2), 0) == {1, 2}
-  assert neighbours(topology.exponential(9), 0) == {1, 8, 2, 7, 4, 5}
-  assert neighbours(topology.exponential(2), 0) == {1}
-  assert neighbours(topology.complete(4), 2) == {0, 1, 3}
-  assert neighbours(GRAPHS["path"], 2) == {1, 3}
+  assert neighbors(topology.ring(5), 0) == {1, 4}
+  assert neighbors(topology.torus(3, 4), 5) == {1, 9, 4, 6}
+  assert neighbors(topology.torus(2, 2), 0) == {1, 2}
+  assert neighbors(topology.exponential(9), 0) == {1, 8, 2, 7, 4, 5}
+  assert neighbors(topology.exponential(2), 0) == {1}
+  assert neighbors(topology.complete(4), 2) == {0, 1, 3}
+  assert neighbors(GRAPHS["path"], 2) == {1, 3}
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -71,17 +71,6 @@ def test_rho_may_come_from_the_smallest_eigenvalue():
   np.testing.assert_allclose(spectrum, (0.8, 0.1, -0.8), atol=1e-12)
 
 
-def test_diameters():
-  assert topology.diameter(topology.ring(8)) == 4
-  assert topology.diameter(topology.torus(4, 6)) == 5
-  assert topology.diameter(topology.complete(5)) == 1
-  assert topology.diameter(GRAPHS["path"]) == 3
-  left = topology.remove(topology.ring(8), 2)
-  assert topology.diameter(left, removed=[2]) == 6
-  with pytest.raises(ValueError, match="graph is not connected"):
-    topology.diameter(left)
-
-
 def test_erdos_renyi_is_drawn_by_seed_and_probability():
   first, again, other = (
     topology.erdos_renyi(40, 0.3, seed=s) for s in (1, 1, 2)
@@ -109,7 +98,7 @@ def test_clients_that_left_are_isolated(clients):
 @pytest.mark.parametrize(
   ("adjacency", "clients", "match"),
   [
-    (GRAPHS["path"], 1, "clients is .1., .* not connected"),
+    (GRAPHS["path"], 1, r"clients is \[1\], .* not connected"),
     (topology.ring(6), [0, 3], "not connected"),
     (topology.ring(4), 4, r"must be in \[0, 4\)"),
     (topology.ring(4), -1, r"must be in \[0, 4\)"),
@@ -133,13 +122,13 @@ def _with(entries):
   [
     (np.ones((2, 3)), "square"),
     (_with({(0, 0): np.nan}), "NaN"),
-    (np.array([[1.5, -0.5], [-0.5, 1.5]]), "has the negative entry -0.5;"),
+    (np.array([[1.5, -0.5], [-0.5, 1.5]]), r"has the negative entry -0\.5;"),
     (_with({(0, 2): -1e-9, (2, 0): -1e-9}), "the negative entry -1e-09;"),
     (np.array([[0.5, 0.5], [0.4, 0.6]]), r"not symmetric \(off by 0\.1\)"),
-    (_with({(0, 0): 1 / 3 + 0.02}), "has a row that sums to 1.02;"),
-    (_with({(0, 0): 1 / 3 + 1e-11}), "has a row that sums to 1.00000000001;"),
-    (_with({(0, 0): 0.3}), "has a row that sums to 0.9666666666667;"),
-    (1.02 * topology.metropolis_hastings(topology.ring(4)), "sums to 1.02;"),
+    (_with({(0, 0): 1 / 3 + 0.02}), r"has a row that sums to 1\.02;"),
+    (_with({(0, 0): 1 / 3 + 1e-11}), r"has a row that sums to 1\.00000000001;"),
+    (_with({(0, 0): 0.3}), r"has a row that sums to 0\.9666666666667;"),
+    (1.02 * topology.metropolis_hastings(topology.ring(4)), r"sums to 1\.02;"),
     (np.eye(2), "not connected"),
     (np.array([[0.0, 1.0], [1.0, 0.0]]), "periodic"),
     (np.kron(np.eye(2), np.full((2, 2), 0.5)), "not connected"),
@@ -183,7 +172,7 @@ def test_removed_clients_may_not_mix():
     (lambda: topology.torus(1, 5), "rows is 1"),
     (lambda: topology.torus(5, 1), "columns is 1"),
     (lambda: topology.exponential(1), "n is 1"),
-    (lambda: topology.erdos_renyi(5, 0.0, seed=0), "probability is 0.0"),
+    (lambda: topology.erdos_renyi(5, 0.0, seed=0), r"probability is 0\.0"),
     (lambda: topology.erdos_renyi(50, 0.01, seed=0), "none of 100 graphs"),
     (lambda: topology.from_edges(3, [(0, 3)]), r"\(0, 3\)"),
     (lambda: topology.from_edges(3, [(1, 1)]), r"\(1, 1\)"),

@@ -51,7 +51,7 @@ def mixed(clients, params):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("weighting", ["uniform", "sample"])
-def test_one_step_is_taken_together_with_the_exchange(weighting):
+def test_one_step_is_taken_together_with_the_gossip(weighting):
   clients = logistic(4, np.float64)
   round_ = training(clients, weighting=weighting).round(clients.loss)
   slopes = dense_gradients(clients, clients.params, weighting)
@@ -62,7 +62,7 @@ def test_one_step_is_taken_together_with_the_exchange(weighting):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("weighting", ["uniform", "sample"])
-def test_several_steps_come_before_the_exchange(weighting):
+def test_several_steps_come_before_the_gossip(weighting):
   clients = logistic(4, np.float64)
   round_ = training(clients, local_steps=3, weighting=weighting).round(
     clients.loss
@@ -109,9 +109,9 @@ def test_rounds_leave_a_fixed_point_alone(local_steps):
 @pytest.mark.parametrize(
   ("attributes", "message"),
   [
-    ({"step_size": 0.0}, "step_size is 0.0; it must be above 0"),
-    ({"step_size": 0.0, "local_steps": 2}, "step_size is 0.0"),
-    ({"l2": -1.0}, "l2 is -1.0; it must be at least 0"),
+    ({"step_size": 0.0}, r"step_size is 0\.0; it must be finite and above 0"),
+    ({"step_size": 0.0, "local_steps": 2}, r"step_size is 0\.0"),
+    ({"l2": -1.0}, r"l2 is -1\.0; it must be at least 0"),
     ({"weighting": "equal"}, "weighting is 'equal'; it must be 'uniform' or"),
     ({"local_steps": 0}, "num_steps is 0; it must be at least 1"),
   ],

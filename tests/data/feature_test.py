@@ -1,4 +1,4 @@
-"""Examples with a feature: what is stamped, coloured, exchanged."""
+"""Examples with a feature: what is stamped, colored, exchanged."""
 
 import numpy as np
 import pytest
@@ -54,12 +54,12 @@ def test_backdoor_needs_other_classes():
     feature.backdoor(ones, feature.box((4, 4, 1), 2), target=1)
 
 
-def test_two_colours_keep_the_image_in_one_channel():
+def test_two_colors_keep_the_image_in_one_channel():
   images = IMAGES["input"].copy()
   images[:, 0] = 0
-  colour = np.array([0, 1, 0, 1, 1, 0])
-  found = feature.two_colours({**IMAGES, "input": images}, colour)
-  for row, channel in enumerate(colour):
+  color = np.array([0, 1, 0, 1, 1, 0])
+  found = feature.two_colors({**IMAGES, "input": images}, color)
+  for row, channel in enumerate(color):
     np.testing.assert_array_equal(
       found["input"][row, ..., channel], images[row, ..., 0]
     )

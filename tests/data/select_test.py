@@ -150,16 +150,6 @@ def test_fraction_of_authors(seed):
   assert set(other.forget["author"].tolist()) != chosen
 
 
-def test_disjoint():
-  request = select.by_column(texts([0, 0, 1, 1]), "author", 1)
-  again = select.disjoint(request.forget, request.retain)
-  assert again.forget is request.forget and again.retain is request.retain
-  with pytest.raises(
-    ValueError, match="forget and retain share the id 102, 103"
-  ):
-    select.disjoint(request.forget, texts([0, 0, 1, 1]))
-
-
 @pytest.mark.parametrize(
   "call, message",
   [
@@ -191,7 +181,7 @@ def test_bad_columns(call, message):
     (lambda e: select.by_id(e, [1, 1]), "ids contains 1 more than once"),
     (
       lambda e: select.by_id(e, [1, 9, 8, 7, 6, 5, 4]),
-      "ids contains 9, 8, 7, 6, 5, ..., which no example has",
+      r"ids contains 9, 8, 7, 6, 5, \.\.\., which no example has",
     ),
     (lambda e: select.by_id(e, [0.5]), "ids has dtype float64"),
     (lambda e: select.by_class(e, 7), "label is 7, which .* one of 0, 1, 2"),
@@ -200,7 +190,7 @@ def test_bad_columns(call, message):
       "label selects all 4",
     ),
     (lambda e: select.by_fraction(e, 0, seed=0), r"fraction is 0; .*\(0, 1\)"),
-    (lambda e: select.by_fraction(e, 1.0, seed=0), "fraction is 1.0"),
+    (lambda e: select.by_fraction(e, 1.0, seed=0), r"fraction is 1\.0"),
     (lambda e: select.by_fraction(e, np.nan, seed=0), "fraction is nan"),
     (lambda e: select.by_fraction(e, 0.1, seed=0), "rounds to 0 of 4"),
     (lambda e: select.by_fraction(e, 0.9, seed=0), "rounds to 4 of 4"),

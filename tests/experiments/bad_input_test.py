@@ -17,28 +17,27 @@ from junlearn.loop import NonFiniteError
 from junlearn.transform import Result
 from tests.experiments.driver import ROOT, hashes, leftovers, read_rows, toy_run
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("given", "words"),
   [
-    ("--method=amum", "--method: 'amum' is unknown; did you mean 'amun'?"),
+    ("--method=amum", r"--method: 'amum' is unknown; did you mean 'amun'\?"),
     ("--method=amun,amun", "--method: 'amun' occurs twice"),
     ("--dataset=digit", "--dataset=digit: .*'digits'.* prepare it there"),
-    ("--model=resnet19", "--model=resnet19: .*cnn|mlp|resnet18"),
+    ("--model=resnet19", r"--model=resnet19: .*cnn\|mlp\|resnet18"),
     ("--forget_ids=1,7777", "--forget_ids=1,7777: .*7777, which no example"),
     ("--forget_ids=5,5", "--forget_ids=5,5: .*5 more than once"),
     ("--forget_ids=5,b", "--forget_ids=5,b; it must be whole numbers"),
     ("--forget_ids=", "--forget_ids=: .*selects nothing"),
-    ("--forget_fraction=0", r"--forget_fraction=0.0: .*in \(0, 1\)"),
-    ("--forget_fraction=1", r"--forget_fraction=1.0: .*in \(0, 1\)"),
-    ("--forget_fraction=-1", r"--forget_fraction=-1.0: .*in \(0, 1\)"),
+    ("--forget_fraction=0", r"--forget_fraction=0\.0: .*in \(0, 1\)"),
+    ("--forget_fraction=1", r"--forget_fraction=1\.0: .*in \(0, 1\)"),
+    ("--forget_fraction=-1", r"--forget_fraction=-1\.0: .*in \(0, 1\)"),
     ("--forget_fraction=1e-9", "--forget_fraction=1e-09: .*rounds to 0 of 200"),
     ("--forget_fraction=nan", r"--forget_fraction=nan: .*in \(0, 1\)"),
     (
       "--forget_fraction=0.1 --forget_class=1",
-      "forget_fraction=0.1, forget_class=1.*[Aa]t most one",
+      r"forget_fraction=0\.1, forget_class=1.*[Aa]t most one",
     ),
     ("--forget_class=11", "--forget_class=11: .*no example has; .*0, 1, 2"),
     ("--references=7", "--references=7; it must be even"),
@@ -77,10 +76,11 @@ def test_flags(driver, finished, tmp_path, given, words):
   assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("given", "words"),
   [
-    ("--metod=amun", "FATAL .*'metod'. Did you mean: method ?"),
+    ("--metod=amun", r"FATAL .*'metod'\. Did you mean: method \?"),
     ("--method=amum", "error: --method: 'amum' is unknown; did you mean"),
     ("--epochs=3", "error: --workdir=.*--epochs was 2 and is 3.*; repeat"),
     ("--dataset=mnist", "error: mnist could not .*manual_dir"),
@@ -89,7 +89,7 @@ def test_flags(driver, finished, tmp_path, given, words):
 def test_exit(driver, finished, given, words):
   if given == "--dataset=mnist":
     given += " --manual_dir=" + str(finished / "evidence")
-    words = "error: manual_dir .* lacks train-images-idx3-ubyte.gz"
+    words = r"error: manual_dir .* lacks train-images-idx3-ubyte\.gz"
   before = hashes(finished)
   code, out, err = driver(finished, *given.split())
   assert (code, out) == (1, "")
@@ -122,10 +122,17 @@ def test_workdir_that_is_a_file(tmp_path):
     toy_run(tmp_path / "file/under")
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "config.json", ".partial"])
-def test_workdir_of_another(tmp_path, name):
+@pytest.mark.parametrize(
+  ("name", "words"),
+  [
+    ("notes.txt", "--workdir=.* holds files but no run of ours"),
+    ("config.json", r"config\.json is not the config\.json of a run"),
+    (".partial", "--workdir=.* holds files but no run of ours"),
+  ],
+)
+def test_workdir_of_another(tmp_path, name, words):
   (tmp_path / name).write_text("[]")
-  with refused(tmp_path, "--workdir|not the config.json of a run"):
+  with refused(tmp_path, words):
     toy_run(tmp_path)
 
 
@@ -157,7 +164,7 @@ def test_private_folder_that_is_a_link(folder, tmp_path, name):
 )
 def test_damaged_config(folder, text):
   (folder / "config.json").write_text(text, encoding="latin-1")
-  with refused(folder, "config.json is not the config.json of a run"):
+  with refused(folder, r"config\.json is not the config\.json of a run"):
     toy_run(folder)
 
 
@@ -166,7 +173,7 @@ def test_damaged_config(folder, text):
 )
 def test_damaged_rows(folder, text):
   (folder / "results.jsonl").write_text(text, encoding="latin-1")
-  with refused(folder, "results.jsonl is damaged .*; restore it or choose"):
+  with refused(folder, r"results\.jsonl is damaged .*; restore it or choose"):
     toy_run(folder)
 
 
@@ -175,7 +182,7 @@ def test_damaged_evidence(folder):
   path.write_bytes(path.read_bytes()[:-30])
   with (
     Workdir(folder, {"steps": 20}) as workdir,
-    refused(folder, "toy.npz is damaged .*; delete it"),
+    refused(folder, r"toy\.npz is damaged .*; delete it"),
   ):
     workdir.read_arrays("evidence/toy.npz")
 
@@ -187,7 +194,7 @@ def test_damaged_record(folder, text):
   if text is not None:
     record.write_text(text)
   with refused(
-    folder, "toy.json is missing or damaged .*; delete .*toy to run"
+    folder, r"toy\.json is missing or damaged .*; delete .*toy to run"
   ):
     toy_run(folder)
 
@@ -214,7 +221,7 @@ def test_foreign_checkpoint(folder, tmp_path):
   place = "checkpoints/seed0/toy"
   shutil.rmtree(folder / place)
   shutil.copytree(tmp_path / "other" / place, folder / place)
-  with refused(folder, "toy is not the checkpoint that .*toy.json describes"):
+  with refused(folder, r"toy is not the checkpoint that .*toy\.json describes"):
     toy_run(folder)
   # What the sentence advises helps.
   shutil.rmtree(folder / place)
@@ -232,6 +239,7 @@ def test_params_that_are_not_finite(tmp_path):
   assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_loss_that_is_not_finite(driver, finished, tmp_path):
   """Stops at its step; what was kept, and rows of what was done, stay."""
   folder = tmp_path / "run"
@@ -250,6 +258,7 @@ def test_loss_that_is_not_finite(driver, finished, tmp_path):
   assert not leftovers(folder)
 
 
+@pytest.mark.slow
 def test_full_disk(driver, finished, tmp_path):
   """A limit on file sizes stands for the disk; room again, and it goes on."""
   folder = tmp_path / "run"

@@ -22,9 +22,8 @@ from experiments.run.workdir import PRIVATE, Workdir
 from junlearn import report
 from tests.experiments.driver import ROOT, hashes, leftovers, read_rows, toy_run
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 def test_run_leaves_what_the_contract_names(finished):
   config = json.loads((finished / "config.json").read_text())
   assert config["command"].startswith("python -m experiments.classification")
@@ -68,6 +67,7 @@ def test_run_leaves_what_the_contract_names(finished):
   assert not leftovers(finished)
 
 
+@pytest.mark.slow
 def test_second_start_is_quick_and_changes_nothing(driver, finished):
   before = hashes(finished)
   start = time.monotonic()
@@ -78,6 +78,7 @@ def test_second_start_is_quick_and_changes_nothing(driver, finished):
   assert hashes(finished) == before
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_computed_again(driver, finished, tmp_path):
   copy = tmp_path / "run"
   subprocess.run(["cp", "-a", finished, copy], check=True)
@@ -97,6 +98,7 @@ def test_what_is_missing_is_computed_again(driver, finished, tmp_path):
     np.testing.assert_array_equal(arrays[0][name], arrays[1][name])
 
 
+@pytest.mark.slow
 def test_interrupt_is_one_line_and_the_run_continues(
   driver, finished, tmp_path
 ):
@@ -117,6 +119,7 @@ def test_interrupt_is_one_line_and_the_run_continues(
   assert hashes_of[0] == hashes_of[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("flags", "methods"),
   [
@@ -157,6 +160,7 @@ def test_other_settings_work(driver, tmp_path, flags, methods):
     assert len({row["params_sha256"] for row in rows[1:]}) == 1
 
 
+@pytest.mark.slow
 def test_bar_on_a_terminal_ends_full(driver, finished):
   ours, theirs = pty.openpty()
   fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
@@ -188,7 +192,7 @@ def test_plain_lines_where_there_is_no_terminal(capsys):
   progress = bar.Bar(40, seconds=0)
   progress.skip(10)
   progress.update(10, "seed0/original, loss 0.5")
-  progress.close(finished=False)
+  progress.close()
   err = capsys.readouterr().err
   assert err.startswith(" 50%  seed0/original, loss 0.5, about ")
   assert err.endswith(" s left\n")
@@ -204,6 +208,7 @@ def test_time_left_does_not_count_what_was_skipped(capsys, monkeypatch):
   assert capsys.readouterr().err == " 90%  x, loss 1, about 10 s left\n"
 
 
+@pytest.mark.slow
 def test_help_is_readable(driver, tmp_path):
   code, out, err = driver(tmp_path, "--help")
   assert (code, err) == (1, "")  # as absl has it

@@ -13,8 +13,6 @@ from experiments.run import session as sessions
 from junlearn.storage import checkpoint
 from tests.experiments.driver import Killed, leftovers, read_rows, toy_run
 
-pytestmark = pytest.mark.slow
-
 LONG = ("--epochs=60", "--unlearn_epochs=60", "--references=4")
 PHASES = (
   "seed0/original",
@@ -25,6 +23,7 @@ PHASES = (
 )
 
 
+@pytest.mark.slow
 def test_killed_in_every_phase(driver, tmp_path):
   code, _, err = driver(tmp_path / "whole", *LONG)
   assert code == 0, err

@@ -166,7 +166,7 @@ def test_stops_at_the_share_of_the_sensitivity(make_loop):
     mask=COLUMN,
     num_steps=60,
     batch_size=4,
-    sensitivity_share=0.6,
+    sensitivity_fraction=0.6,
     check_every=3,
     loop=make_loop(),
   )
@@ -200,9 +200,9 @@ def test_stops_when_the_target_is_no_longer_predicted():
       KEY, params, Request({"input": inputs}, None)
     )
     for goals in (
-      {"target": 0, "sensitivity_share": None, "target_share": 0.3},
-      {"sensitivity_share": 0.9},
-      {"target": 0, "sensitivity_share": 0.9, "target_share": 0.3},
+      {"target": 0, "sensitivity_fraction": None, "target_fraction": 0.3},
+      {"sensitivity_fraction": 0.9},
+      {"target": 0, "sensitivity_fraction": 0.9, "target_fraction": 0.3},
     )
   )
 
@@ -213,9 +213,9 @@ def test_stops_when_the_target_is_no_longer_predicted():
     np.argmax(inputs @ np.asarray(by_target.params["kernel"]), -1) == 0
   )
   now = by_target.info["steps"]["now"]
-  assert now["target_share"][-1] == pytest.approx(share)
+  assert now["target_fraction"][-1] == pytest.approx(share)
   assert share <= 0.3
-  assert now["target_share"][taken(by_target) - 1] > 0.3
+  assert now["target_fraction"][taken(by_target) - 1] > 0.3
   assert taken(by_share) < taken(by_target) == taken(by_both)
 
 
@@ -246,8 +246,8 @@ def test_batch_statistics_move_only_if_asked(update):
     ({"sigma": (0.0, 1.0)}, "sigma is"),
     ({"stop_gradient": "both"}, "stop_gradient is 'both'"),
     ({"reduction": "max"}, "reduction is 'max'"),
-    ({"sensitivity_share": 1.5}, "sensitivity_share is 1.5"),
-    ({"target_share": 1.0}, "target_share is 1.0"),
+    ({"sensitivity_fraction": 1.5}, r"sensitivity_fraction is 1\.5"),
+    ({"target_fraction": 1.0}, r"target_fraction is 1\.0"),
     ({"check_every": 0}, "every is 0"),
     ({"check_size": 0}, "check_size is 0"),
     ({"num_steps": -1}, "num_steps is -1"),

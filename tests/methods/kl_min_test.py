@@ -1,4 +1,4 @@
-"""KL minimisation against gradients by hand, and SciPy's divergence."""
+"""KL minimization against gradients by hand, and SciPy's divergence."""
 
 import jax
 import numpy as np

@@ -1,5 +1,7 @@
 """Fine-tuning on negatives: its push by hand, and where it stops."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,9 @@ import optax
 import pytest
 
 from junlearn import language, loop
+from junlearn.early_stopping import StopRule
 from junlearn.methods import finetune, lune
-from junlearn.nn.adapters import lora
+from junlearn.nn.adapters.lora import Lora
 from junlearn.transform import Request, Result, chain
 from tests import problems, text
 
@@ -109,21 +112,21 @@ def test_stops_within_a_jitted_chain():
 
 def test_adapters_alone_move():
   base = text.params()
-  attached = lora.attach(text.KEY, base, "hidden|head", rank=2)
-  model = lora.adapt_model(problems.sentences().model, alpha=4)
+  adapters = Lora("hidden|head", rank=2, alpha=4)
   transform = lune.transform(
-    model,
+    adapters.model(problems.sentences().model),
     optax.sgd(0.05),
     num_steps=30,
     batch_size=text.ROWS,
     threshold=None,
-    view=lora.view(),
+    view=adapters.view(),
   )
-  result = transform(text.KEY, attached, with_negatives())
+  result = transform(text.KEY, adapters.init(text.KEY, base), with_negatives())
   steps = result.info["steps"]
   assert steps["loss"][-1] < 0.5 * steps["loss"][0]
   assert np.all(steps["gradient_norm"] > 0)
-  jax.tree.map(np.testing.assert_array_equal, lora.drop(result.params), base)
+  kept = adapters.drop(result.params)
+  jax.tree.map(np.testing.assert_array_equal, kept, base)
 
 
 def test_what_is_unknown_already_takes_no_step():
@@ -151,5 +154,17 @@ def test_says_that_it_needs_negatives():
 
 @pytest.mark.parametrize("threshold", [0.0, 1.5, float("nan")])
 def test_refuses_thresholds_out_of_range(threshold):
-  with pytest.raises(ValueError, match=f"threshold is {threshold}"):
+  with pytest.raises(ValueError, match=re.escape(f"threshold is {threshold}")):
     descend(threshold=threshold)
+
+
+def test_a_given_rule_takes_the_place_of_the_threshold():
+  """Fresh params are below the threshold, where LUNE would take no step."""
+  assert int(descend(num_steps=8).info["steps"]["taken"][-1]) == 0
+  rule = StopRule(
+    lambda now, first: now != first,
+    lambda key, params, request: optax.tree.norm(params),
+    3,
+  )
+  steps = descend(num_steps=8, stop=rule).info["steps"]
+  assert steps["taken"].tolist() == [1, 2, 3, 3, 3, 3, 3, 3]

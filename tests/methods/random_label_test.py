@@ -10,7 +10,7 @@ from junlearn.methods import random_label
 from tests import problems
 
 
-def relabelled(request, num_classes, seed=0, **options):
+def relabeled(request, num_classes, seed=0, **options):
   """The labels drawn, and the training set."""
   stage = random_label.relabel(num_classes, **options)
   extra = stage(jax.random.key(seed), None, request).request.extra
@@ -26,7 +26,7 @@ def many(n=3000, classes=4):
 
 def test_never_draws_the_true_label_by_default():
   request = many()
-  drawn, _ = relabelled(request, 4)
+  drawn, _ = relabeled(request, 4)
   true = np.asarray(request.forget["label"])
   assert np.all(drawn != true)
   # The three others are equally likely: 250 of each in 750, +- 5 sigma.
@@ -41,14 +41,14 @@ def test_never_draws_the_true_label_by_default():
 
 def test_may_draw_the_true_label():
   request = many()
-  drawn, _ = relabelled(request, 4, exclude_true=False)
+  drawn, _ = relabeled(request, 4, exclude_true=False)
   kept = np.sum(drawn == np.asarray(request.forget["label"]))
   assert abs(kept - 750) < 5 * np.sqrt(3000 * 3 / 16)
 
 
-def test_trains_on_retained_and_relabelled_examples():
+def test_trains_on_retained_and_relabeled_examples():
   request = problems.blobs().request
-  drawn, extra = relabelled(request, 3)
+  drawn, extra = relabeled(request, 3)
   for name in ("input", "id"):
     np.testing.assert_array_equal(
       extra[name], np.concatenate([request.retain[name], request.forget[name]])
@@ -69,7 +69,7 @@ def test_leaves_the_parts_of_the_request_alone():
 
 def test_keys_draw_different_labels():
   request = many(100)
-  first, second = (relabelled(request, 4, seed=seed)[0] for seed in (0, 1))
+  first, second = (relabeled(request, 4, seed=seed)[0] for seed in (0, 1))
   assert np.any(first != second)
 
 
@@ -84,4 +84,4 @@ def test_works_without_retained_examples():
 
 def test_refuses_a_single_class():
   with pytest.raises(ValueError, match="num_classes is 1"):
-    relabelled(problems.blobs().request, 1)
+    relabeled(problems.blobs().request, 1)

@@ -1,7 +1,5 @@
 """Misdirected activations, in NumPy."""
 
-import functools
-
 import jax
 import numpy as np
 import pytest
@@ -9,7 +7,10 @@ import pytest
 from junlearn.methods import rmu
 from tests import problems, text
 
-make = functools.partial(rmu.transform, features=problems.features)
+
+def make(model, optimizer, **options):
+  del model
+  return rmu.transform(problems.features, optimizer, **options)
 
 
 def distances(params, examples, target):

@@ -10,7 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from junlearn.parallel.across import AXES, across, fastest, gather, share
+from junlearn.parallel.across import (
+  AXES,
+  across,
+  data_parallel,
+  fastest,
+  gather,
+)
 
 KEYS = jax.random.split(jax.random.key(0), 8)
 MATRICES = jnp.arange(32.0).reshape(8, 2, 2) / 32
@@ -110,8 +116,8 @@ def test_fastest_never_divides_a_cpu_and_divides_accelerators(monkeypatch):
   ]
 
 
-def talking(x, scale):
-  """Every kind of talk that a body of one member may need."""
+def communicating(x, scale):
+  """Every kind of communication that a body of one member may need."""
 
   def energy(x):
     return jax.lax.psum(scale * jnp.sum(x**2), AXES)
@@ -136,10 +142,12 @@ def talking(x, scale):
 @pytest.mark.parametrize("jit", [lambda f: f, jax.jit])
 @pytest.mark.parametrize("backend", ["vmap", "pmap"])
 @pytest.mark.parametrize("count", [4, 8])
-def test_members_talk(count, backend, jit):
+def test_members_communicate(count, backend, jit):
   rng = np.random.default_rng(0)
   x = rng.normal(size=(count, 3)).astype(np.float32)
-  mapped = across(talking, in_axes=(0, None), backend=backend, collective=True)
+  mapped = across(
+    communicating, in_axes=(0, None), backend=backend, collective=True
+  )
   result = jax.device_get(jit(mapped)(x, jnp.float32(2)))
   np.testing.assert_array_equal(result["number"], np.arange(count))
   np.testing.assert_array_equal(
@@ -164,7 +172,7 @@ def test_without_collectives_the_axes_have_no_names():
     across(lambda x: jax.lax.psum(x, AXES))(jnp.ones(4))
 
 
-def test_members_that_run_one_by_one_cannot_talk():
+def test_members_that_run_one_by_one_cannot_communicate():
   with pytest.raises(ValueError, match="backend is 'map'"):
     across(jnp.square, backend="map", collective=True)
 
@@ -173,7 +181,7 @@ def test_members_that_run_one_by_one_cannot_talk():
 def test_devices_share_one_piece_of_work(jit):
   rows = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
 
-  @share
+  @data_parallel
   def mean_gradient(device, w, rows):
     own = rows.reshape(4, 2, 3)[device]
     gradient = jax.grad(lambda w: jnp.mean(jnp.square(own @ w)))(w)
@@ -216,13 +224,13 @@ assert number.tolist() == [4 * rank + i for i in range(4)], number
 try:
   jax.jit(across(body, backend="pmap", collective=True))(own)
 except ValueError as error:
-  assert "cannot talk within jit" in str(error)
+  assert "cannot communicate within jit" in str(error)
 else:
   raise AssertionError("sums over one process alone passed for sums over all")
 """
 
 
-def test_members_of_two_processes_talk():
+def test_members_of_two_processes_communicate():
   with socket.socket() as listener:
     listener.bind(("127.0.0.1", 0))
     port = str(listener.getsockname()[1])

@@ -27,10 +27,10 @@ jax.distributed.initialize(
 me = jax.process_index()
 assert processes.is_first() == (me == 0)
 
-members = processes.own(6)
+members = processes.local_shard(6)
 assert members.tolist() == [[0, 1, 2], [3, 4, 5]][me]
 try:
-  processes.own(5)
+  processes.local_shard(5)
   raise AssertionError
 except ValueError as error:
   assert "5 members do not divide evenly over 2 processes" in str(error)
@@ -56,11 +56,11 @@ same(processes.gather(table[:, 0, 0], axis=1), table[:, 0, 0])
 
 other = jax.tree.map(lambda leaf: leaf[::-1], whole)
 mine = whole if me == 0 else other
-jax.tree.map(same, processes.share(mine), whole)
-assert processes.share(np.bool_(me == 0))
+jax.tree.map(same, processes.broadcast(mine), whole)
+assert processes.broadcast(np.bool_(me == 0))
 
 for content in (None, b"", b"abc", bytes(range(256))):
-  assert processes.share_bytes(content if me == 0 else b"other") == content
+  assert processes.broadcast_bytes(content if me == 0 else b"other") == content
 print("all", me)
 """
 
@@ -89,15 +89,15 @@ def test_two_processes_see_the_same():
 def test_one_process_has_everything():
   value = {"x": jax.numpy.ones(3), "y": np.arange(2)}
   assert processes.is_first()
-  assert processes.own(3).tolist() == [0, 1, 2]
+  assert processes.local_shard(3).tolist() == [0, 1, 2]
   assert processes.gather(value) is value
-  assert processes.share(value) is value
-  assert processes.share_bytes(b"x") == b"x"
-  assert processes.share_bytes(None) is None
+  assert processes.broadcast(value) is value
+  assert processes.broadcast_bytes(b"x") == b"x"
+  assert processes.broadcast_bytes(None) is None
 
 
 @pytest.mark.parametrize(("index", "rows"), [(0, [0, 1]), (2, [4, 5])])
 def test_blocks_are_in_order(monkeypatch, index, rows):
   monkeypatch.setattr(jax, "process_count", lambda: 3)
   monkeypatch.setattr(jax, "process_index", lambda: index)
-  assert processes.own(6).tolist() == rows
+  assert processes.local_shard(6).tolist() == rows

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from junlearn import language, loop, objective, tree
 from junlearn.descent import descend, gradient_descent, run
 from junlearn.loss import cross_entropy
-from junlearn.nn.adapters import lora
+from junlearn.nn.adapters.lora import Lora
 from junlearn.nn.text import partition, transformer
 from junlearn.parallel import sharding
 from junlearn.parallel.sharding import Layout
@@ -73,7 +73,7 @@ def test_a_mesh_is_made_from_one_line(axes, sizes):
   mesh = sharding.mesh(axes)
   assert mesh.axis_names == ("data", "fsdp", "tensor")
   assert mesh.devices.shape == sizes
-  assert Layout(mesh).shares == sizes[0] * sizes[1]
+  assert Layout(mesh).shards == sizes[0] * sizes[1]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_every_leaf_of_a_transformer_has_a_rule_that_divides_it():
     config = dataclasses.replace(CONFIG, scan_layers=scan_layers)
     params = {**shapes(config)}
     params["lora"] = jax.eval_shape(
-      lambda p: lora.attach(KEY, p, "_proj", rank=2)["lora"], params
+      lambda p: Lora("_proj", 2, 1).init(KEY, p)["lora"], params
     )
     for name, leaf in named(params).items():
       assert any(re.search(pattern, name) for pattern, _ in where.rules), name

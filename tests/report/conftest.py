@@ -11,7 +11,7 @@ METRICS = (
     "Forget accuracy",
     unit="%",
     scale=100,
-    help="Share of the deleted records that the model still labels rightly.",
+    help="Fraction of the deleted records that the model still labels rightly.",
     forgetting=-1,
   ),
   report.Metric(

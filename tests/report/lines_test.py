@@ -35,7 +35,7 @@ def test_what_an_axis_cannot_show_is_left_out(scales, kept):
   assert drawing.legend == [("m", Palette(["m"])["m"])]
 
 
-def test_logarithmic_axes_are_labelled_in_plain_text():
+def test_logarithmic_axes_are_labeled_in_plain_text():
   line = report.Series("m", [1e-3, 1.0], [1e-5, 1.0])
   figure = report.series(
     [line], title="t", x_label="x", y_label="y", scales=("log", "log")

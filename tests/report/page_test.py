@@ -143,7 +143,7 @@ def test_figures_share_one_stroke_per_method():
   many = [palette[str(i)] for i in range(18)]
   assert len({*many, palette["a"], palette["b"], later}) == 21
   for reference in ("original", "retrain"):
-    red, green, blue = re.findall("..", palette[reference].colour[1:])
+    red, green, blue = re.findall("..", palette[reference].color[1:])
     assert red == green == blue
 
 

@@ -1,7 +1,7 @@
-"""Claims 1 to 6 of certified unlearning in decentralised federated learning.
+"""Claims 1 to 6 of certified unlearning in decentralized federated learning.
 
-Eight clients train linear heads on digits (`dfl.federation`) and, without a
-certificate, a small convolutional net (`dfl.network`). What is forgotten are
+Eight clients train linear heads on digits (`federation`) and, without a
+certificate, a small convolutional net (`network`). What is forgotten are
 records of one client, but where a class or a client is named; retraining is
 from scratch. A run that was stopped begins again. See
 `junlearn.methods.decentralized_newton`.
@@ -15,13 +15,13 @@ from absl import flags
 from experiments.claims.dfl_certified import (
   correction,
   cost,
+  detection,
   fisher,
   network,
   propagation,
-  release,
   soundness,
 )
-from experiments.claims.dfl_certified.federation import features
+from experiments.claims.dfl_certified.heads import features
 from experiments.claims.dfl_certified.mechanism import MAX_DISTANCE
 from experiments.claims.dfl_certified.problem import cases
 from experiments.run.claim import Claim
@@ -44,7 +44,7 @@ _RELEASES = flags.DEFINE_integer(
 _NETWORK_ROUNDS = flags.DEFINE_integer(
   "network_rounds",
   400,
-  "dfl_certified: rounds of the convolutional net from scratch.",
+  "dfl_certified: rounds of training of the convolutional net.",
   lower_bound=1,
 )
 
@@ -61,7 +61,7 @@ def run(
     lambda: propagation.claims(usual),
     lambda: correction.claims(usual),
     lambda: soundness.claims(train, workdir, _INSTANCES.value),
-    lambda: release.claims(usual, samples=_RELEASES.value),
+    lambda: detection.claims(usual, samples=_RELEASES.value),
     lambda: fisher.claims(digits, seeds),
     lambda: cost.utility(usual, test),
     lambda: cost.costs(

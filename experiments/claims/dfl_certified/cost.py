@@ -7,22 +7,29 @@ import jax
 import numpy as np
 
 from experiments.claims.dfl_certified.effort import (
+  Effort,
   effort_of_correction,
   effort_of_rounds,
 )
 from experiments.claims.dfl_certified.federation import corrector
 from experiments.claims.dfl_certified.mechanism import correct, release
-from experiments.claims.dfl_certified.problem import Cases, Measured, claim
-from experiments.run.table import table
+from experiments.claims.dfl_certified.problem import Cases
+from experiments.claims.dfl_certified.statement import (
+  Measured,
+  claim,
+  column,
+  empty,
+)
+from experiments.run.tables import table
 
 _FINE = 1e-8  # |X - T(X)|, the second residual
 
 
 def utility(cases: Cases, test: Any) -> Measured:
   """Accuracy on the test set: the mean over nodes, and of the mean model."""
-  rows, gaps = {}, []
+  rows, gaps = empty(), []
   for setting, group in cases.items():
-    row = rows[setting] = {}
+    row = rows[setting]
     for seed, each in enumerate(group):
       corrected = correct(each.federation, each.trained, each.request)
       released = release(each.federation, corrected, each.request, seed=seed)
@@ -36,10 +43,10 @@ def utility(cases: Cases, test: Any) -> Measured:
         head = each.federation.head
         nodes[name] = 100 * head.accuracy(params, test)
         mean[name] = 100 * head.accuracy(params.mean(0, keepdims=True), test)[0]
-        row.setdefault(name, []).append(nodes[name].mean())
-        row.setdefault(f"mean model, {name}", []).append(mean[name])
+        row[name].append(nodes[name].mean())
+        row[f"mean model, {name}"].append(mean[name])
       apart = nodes["released"] - nodes["retrained"]
-      row.setdefault("worst node, apart", []).append(np.abs(apart).max())
+      row["worst node, apart"].append(np.abs(apart).max())
       gaps += [apart.mean(), mean["released"] - mean["retrained"]]
   return [
     claim("6a", "test accuracy, release and retraining apart (points), largest",
@@ -53,7 +60,7 @@ def utility(cases: Cases, test: Any) -> Measured:
 def costs(
   cases: Cases, numbers: Sequence[str], *, distance: float | None, what: str
 ) -> Measured:
-  """What one client exchanges and computes, relative to retraining.
+  """What one client communicates and computes, relative to retraining.
 
   Retraining goes on until its residual is that of the correction.
 
@@ -63,9 +70,9 @@ def costs(
     distance: to correct to by the certificate; None for a residual of 1e-8.
     what: of these cases, in words.
   """
-  rows = {}
+  rows = empty()
   for setting, group in cases.items():
-    row, (_, _, local_steps) = rows.setdefault(setting, {}), setting
+    row, (_, _, local_steps) = rows[setting], setting
     federation = group[0].federation
     target = distance or federation.distance(_FINE)
     stage = corrector(federation, max_distance=target)
@@ -80,37 +87,29 @@ def costs(
         )
         for start in (federation.start(retain), each.trained)
       )
-      for name, value in (
-        ("residual", reached),
-        ("exchanges", own.exchanges),
-        ("retraining's", scratch.exchanges),
-        ("share", own.exchanges / scratch.exchanges),
-        ("gradients", own.gradients),
-        ("share of retraining's", own.gradients / scratch.gradients),
-        ("warm start's rounds", warm.exchanges),
-        ("share of its exchanges", own.exchanges / warm.exchanges),
-        ("share of its gradients", own.gradients / warm.gradients),
-      ):
-        row.setdefault(name, []).append(value)
+      of_scratch, of_warm = (
+        Effort(*np.divide(own, other)) for other in (scratch, warm)
+      )
+      row["residual"].append(reached)
+      row["communication rounds"].append(own.communication_rounds)
+      row["retraining's"].append(scratch.communication_rounds)
+      row["fraction"].append(of_scratch.communication_rounds)
+      row["gradients"].append(own.gradients)
+      row["fraction of retraining's"].append(of_scratch.gradients)
+      row["warm start's rounds"].append(warm.communication_rounds)
+      row["fraction of its rounds"].append(of_warm.communication_rounds)
+      row["fraction of its gradients"].append(of_warm.gradients)
 
-  parts = [
-    (f"{kind} / retraining's, {what}, tau {tau}, largest", column, tau)
-    for tau in dict.fromkeys(tau for *_, tau in rows)
-    for kind, column in (
-      ("exchanges", "share"),
-      ("gradients", "share of retraining's"),
-    )
-  ]
-  claims = [
-    claim(
-      number,
-      quantity,
-      "<=",
-      0.1,
-      max(max(row[column]) for (*_, own), row in rows.items() if own == tau),
-    )
-    for number, (quantity, column, tau) in zip(numbers, parts, strict=True)
-  ]
+  claims, remaining = [], iter(numbers)
+  for tau in dict.fromkeys(tau for *_, tau in rows):
+    chosen = {setting: rows[setting] for setting in rows if setting[-1] == tau}
+    for kind, name in (
+      ("communication rounds", "fraction"),
+      ("gradients", "fraction of retraining's"),
+    ):
+      quantity = f"{kind} / retraining's, {what}, tau {tau}, largest"
+      largest = column(chosen, name).max()
+      claims.append(claim(next(remaining), quantity, "<=", 0.1, largest))
   return claims, table(
     f"Claim 6: cost for one client, {what}; a Hessian-vector product counts as "
     "two gradients",

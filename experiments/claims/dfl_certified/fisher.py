@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.claims.dfl_certified.federation import HEADS, Head, features
-from experiments.claims.dfl_certified.problem import Measured, claim, distance
-from experiments.run.table import table
+from experiments.claims.dfl_certified.heads import HEADS, Head, features
+from experiments.claims.dfl_certified.problem import distance
+from experiments.claims.dfl_certified.statement import Measured, claim, empty
+from experiments.run.tables import table
 from junlearn import objective
 from junlearn.curvature import (
   conjugate_gradient,
@@ -33,16 +34,16 @@ _FORGOTTEN = 32
 def claims(digits: Dataset, seeds: int) -> Measured:
   """One step by each curvature, from the same gradient."""
   pixels = digits.train["input"].reshape(len(digits.train["id"]), -1)
-  centres = {"raw": None, "centred": pixels.mean(0, dtype=np.float64)}
-  rows, apart = {}, []
+  centers = {"raw": None, "centered": pixels.mean(0, dtype=np.float64)}
+  rows, apart = empty(), []
   for name, head in HEADS.items():
     measure = jax.jit(
       lambda key, w, request, h=head: _steps(key, h, w, request)
     )
-    for inputs, centre in centres.items():
-      train = head.labelled(features(digits.train, centre=centre))
+    for inputs, center in centers.items():
+      train = head.labeled(features(digits.train, center=center))
       trained = _optimum(head, train)
-      row = rows[name, inputs] = {}
+      row = rows[name, inputs]
       for seed in range(seeds):
         ids = np.random.default_rng(seed).choice(
           train["id"], _FORGOTTEN, replace=False
@@ -52,9 +53,9 @@ def claims(digits: Dataset, seeds: int) -> Measured:
         params, error = measure(jax.random.key(seed), trained, request)
         apart.append(float(error))
         for step, reached in params.items():
-          row.setdefault(step, []).append(distance(reached, retrained))
+          row[step].append(distance(reached, retrained))
 
-  def ratio(a, b, inputs=("raw", "centred")):
+  def ratio(a, b, inputs=("raw", "centered")):
     return max(
       np.max(np.divide(row[a], row[b]))
       for (_, kind), row in rows.items()
@@ -68,8 +69,8 @@ def claims(digits: Dataset, seeds: int) -> Measured:
           "<=", 0.1, ratio("Newton", "Fisher")),
     claim("5c", "distance after the full Fisher / no-op, largest", "<", 1,
           ratio("Fisher", "no-op")),
-    claim("5d", "distance after the diagonal Fisher / no-op, centred, largest",
-          "<", 1, ratio("diagonal Fisher", "no-op", ("centred",))),
+    claim("5d", "distance after the diagonal Fisher / no-op, centered, largest",
+          "<", 1, ratio("diagonal Fisher", "no-op", ("centered",))),
   ], table(
     f"Claim 5: distance to retraining after one step, {_FORGOTTEN} records; "
     "Fisher matrices are empirical",
@@ -79,7 +80,7 @@ def claims(digits: Dataset, seeds: int) -> Measured:
 
 
 def _optimum(head: Head, examples: Any) -> jax.Array:
-  """The minimiser of the risk, from scratch."""
+  """The minimizer of the risk, from scratch."""
   solve = newton.transform(head.model, l2=_L2, num_steps=30, tolerance=1e-6)
   start = head.start(examples["input"].shape[-1])
   found = solve(jax.random.key(0), start, Request(None, examples))

@@ -5,25 +5,26 @@ damped Gauss-Newton steps. The attack tells what was forgotten from test images
 of the same classes; the retrained models' values are what to compare with.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.claims.dfl_certified.federation import CLIENTS
-from experiments.claims.dfl_certified.problem import Measured, claim, clients_of
-from experiments.run.table import table
+from experiments.claims.dfl_certified.problem import clients_of
+from experiments.claims.dfl_certified.statement import Measured, claim, empty
+from experiments.decentralized.tasks import records
+from experiments.run.tables import table
 from junlearn import nn
 from junlearn.audit import membership
-from junlearn.audit.predict import predict
+from junlearn.audit.outputs import predict
+from junlearn.audit.utility import accuracy
 from junlearn.clients import data, rounds, topology
+from junlearn.clients.retraining import for_all
 from junlearn.clients.training import Training
 from junlearn.data import Dataset
 from junlearn.loss import cross_entropy
 from junlearn.methods import decentralized_newton
 from junlearn.model import from_linen
-from junlearn.parallel.across import across
 
 _STEP_SIZE, _L2 = 0.3, 1e-3
 _CORRECTION = {
@@ -42,24 +43,22 @@ def claims(digits: Dataset, seeds: int, *, num_rounds: int) -> Measured:
   mixings = topology.metropolis_hastings(ring), topology.remove(ring, 0)
   before, after = (Training(mixing, _STEP_SIZE, _L2) for mixing in mixings)
   train, retrain = (
-    jax.jit(
-      across(
-        rounds.iterate(
-          training.round(cross_entropy(model)), num_rounds=num_rounds
-        ),
-        collective=True,
-      )
+    for_all(
+      rounds.iterate(
+        training.round(cross_entropy(model)), num_rounds=num_rounds
+      ),
+      "vmap",
     )
     for training in (before, after)
   )
   correct = decentralized_newton.transform(model, after, **_CORRECTION)
-  rows = {}
+  rows = empty()
   for how in ("iid", "sorted"):
     for seed in range(seeds):
       clients = clients_of(digits.train, how, seed)
       # Another one leaves for each seed; it becomes client 0.
       clients = {k: np.roll(v, -seed, axis=0) for k, v in clients.items()}
-      request = data.by_client(clients, 0)
+      request = data.request_by_client(clients, 0)
       start = model.init(jax.random.key(seed), digits.train["input"][:1])
       start = jax.tree.map(
         lambda x: jnp.broadcast_to(x, (CLIENTS, *x.shape)), start
@@ -71,10 +70,9 @@ def claims(digits: Dataset, seeds: int, *, num_rounds: int) -> Measured:
         "corrected": correct(jax.random.key(seed), trained, request).params,
       }
       for name, params in models.items():
-        row = rows.setdefault((how, name), {})
         measured = _audit(model, params, request.forget, digits.test, seed)
         for quantity, value in measured.items():
-          row.setdefault(quantity, []).append(value)
+          rows[how, name][quantity].append(value)
 
   found = []
   for how, letters in (("iid", "lm"), ("sorted", "no")):
@@ -96,16 +94,12 @@ def claims(digits: Dataset, seeds: int, *, num_rounds: int) -> Measured:
 def _audit(model, params, forget, test, seed) -> dict[str, float]:
   """Means over the clients that remain, in percent."""
   params = jax.tree.map(lambda leaf: leaf[1:], params)
-  gone = {name: v[0][forget["weight"][0] > 0] for name, v in forget.items()}
+  gone = records(forget)
   same = np.isin(test["label"], gone["label"])
   logits = {
     name: predict(model, params, examples["input"], stacked=True)
     for name, examples in (("gone", gone), ("test", test))
   }
-
-  def accuracy(name: str, label: Any) -> float:
-    return float(100 * np.mean(logits[name].argmax(-1) == label))
-
   attacks = [
     membership.logistic_attack(
       (of_gone, gone["label"]), (of_test[same], test["label"][same]), seed=seed
@@ -113,8 +107,8 @@ def _audit(model, params, forget, test, seed) -> dict[str, float]:
     for of_gone, of_test in zip(logits["gone"], logits["test"], strict=True)
   ]
   return {
-    "test accuracy": accuracy("test", test["label"]),
-    "forget accuracy": accuracy("gone", gone["label"]),
+    "test accuracy": 100 * accuracy(logits["test"], test["label"]),
+    "forget accuracy": 100 * accuracy(logits["gone"], gone["label"]),
     "attack": 100 * float(np.mean(attacks)),
     "attack, worst node": 100 * float(np.max(attacks)),
   }

@@ -1,4 +1,4 @@
-"""Requests to clients, and how claims about them are stated."""
+"""Requests to clients: what is asked, and both trainings."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -6,16 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import optax
 
-from experiments.claims.dfl_certified.federation import (
-  CLIENTS,
-  HEADS,
-  Federation,
-)
-from experiments.run.claim import Claim
+from experiments.claims.dfl_certified.federation import CLIENTS, Federation
+from experiments.claims.dfl_certified.heads import HEADS
+from experiments.decentralized.tasks import records
+from junlearn import tree
 from junlearn.clients import data, topology
 from junlearn.transform import Request
 
-SHARE = 0.1  # of a client's records, at most
+FRACTION = 0.1  # of a client's records, at most
 
 
 class Case(NamedTuple):
@@ -45,8 +43,8 @@ def records_of(
   clients: Any, client: int, number: int, rng: np.random.Generator
 ) -> Request:
   """A request for so many records of one client, drawn at random."""
-  ids = clients["id"][client][clients["weight"][client] > 0]
-  return data.by_id(clients, rng.choice(ids, number, replace=False))
+  ids = records(tree.take(clients, client))["id"]
+  return data.request_by_id(clients, rng.choice(ids, number, replace=False))
 
 
 def case(
@@ -57,12 +55,12 @@ def case(
   Args:
     before: with what is to be forgotten.
     after: without.
-    digits: all clients' examples, labelled with digits.
+    digits: all clients' examples, labeled with digits.
     request: over the same.
   """
-  labelled = after.head.labelled
-  clients = labelled(digits)
-  request = Request(labelled(request.forget), labelled(request.retain))
+  labeled = after.head.labeled
+  clients = labeled(digits)
+  request = Request(labeled(request.forget), labeled(request.retain))
   return Case(
     after,
     clients,
@@ -105,7 +103,7 @@ def cases(
         group = found[head, how, tau] = []
         for seed in range(seeds):
           clients, client = clients_of(train, how, seed), seed % CLIENTS
-          number = int(SHARE * size_of(clients, client))
+          number = int(FRACTION * size_of(clients, client))
           request = records_of(
             clients, client, number, np.random.default_rng(seed)
           )
@@ -122,25 +120,3 @@ def graphs(seed: int) -> dict[str, np.ndarray]:
     "exponential": topology.exponential(CLIENTS),
     "complete": topology.complete(CLIENTS),
   }
-
-
-def claim(
-  number: str,
-  quantity: str,
-  comparison: str,
-  threshold: float,
-  measured: float,
-) -> Claim:
-  """A claim of this system, on digits."""
-  return Claim(
-    "dfl_certified",
-    number,
-    "digits",
-    quantity,
-    comparison,
-    float(threshold),
-    float(measured),
-  )
-
-
-Measured = tuple[list[Claim], list[str]]

@@ -10,32 +10,31 @@ tells it, no model is ever taught to go on with the other one, and the truth
 ratio, which is of the other one, is noise.
 """
 
-import functools
 import itertools
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.language import audit as language_audit
-from experiments.language import tasks as language_tasks
-from experiments.language.audit import Evidence
-from experiments.language.study import Recipe, Study
-from experiments.language.tasks import Corpus, Task
+from experiments.language import corpora
+from experiments.language.attacks import Effort
+from experiments.language.corpora import Corpus
+from experiments.language.methods import METHODS, Variant
+from experiments.language.recipe import Recipe
+from experiments.language.study import Study
+from experiments.language.tasks import Asked, Task
+from experiments.run import tuning
 from experiments.run.session import Outcome
+from experiments.run.study import Evidence
 from junlearn.audit.text import memory, truth
 from junlearn.data.text import authors
 from junlearn.data.text.encoding import QA
-from junlearn.loop import NonFiniteError
-from junlearn.nn.text import transformer
 
 RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)  # one grid for all methods
 COMMON_RATE = 1e-3  # at which untuned methods are compared
 TUNING_SEED = 1000
-_FRACTION = 0.1
 _ATTRIBUTES = 5
-_PHRASINGS = 4
+_PARAPHRASES = 4
 _OTHER = 100  # how far the seed of a second retrained model is from the first's
 
 
@@ -49,33 +48,37 @@ class Case(NamedTuple):
   other: Any = None
 
 
-def recipe(steps: int, unlearn_steps: int) -> Recipe:
-  """How models are trained; relearning ends after two epochs.
+def study(num_authors: int, steps: int, unlearn_steps: int) -> Study:
+  """The invented people, and how models are trained.
 
-  The control, a model retrained without the facts, has a fifth of them by then.
-  Answers have some 9 tokens, between the few for which NPO's beta is 1 and the
-  40 for which it is 0.1.
+  Relearning ends after two epochs; the control, a model retrained without the
+  facts, has a fifth of them by then. Answers have some 9 tokens, between the
+  few for which NPO's beta is 1 and the 40 for which it is 0.1.
   """
-  return Recipe(
+  recipe = Recipe(
     steps=steps,
     unlearn_steps=unlearn_steps,
     unlearn_batch_size=25,
     beta=0.5,
-    relearn_steps=(1, 2, 4),
     relearn_learning_rate=1e-3,
-    bits=(8, 4),
+  )
+  return Study(
+    corpus(num_authors),
+    recipe,
+    asked=Asked(request=("fraction",)),
+    effort=Effort(relearn_steps=(1, 2, 4), bits=(8, 4)),
   )
 
 
 def corpus(num_authors: int) -> Corpus:
   """The invented people; as many as a tenth of them more are unseen."""
   kinds = itertools.islice(authors.ATTRIBUTES.items(), _ATTRIBUTES)
-  made = language_tasks.fictitious(
+  made = corpora.fictitious(
     num_authors,
     answers="sentence",
-    num_phrasings=_PHRASINGS,
+    num_paraphrases=_PARAPHRASES,
     attributes=dict(kinds),
-    known=1,
+    named=1,
   )
   rng = np.random.default_rng(0)
   return made._replace(
@@ -84,7 +87,7 @@ def corpus(num_authors: int) -> Corpus:
 
 
 def _mixed(qas: Sequence[QA], rng: np.random.Generator) -> tuple[QA, ...]:
-  """Of every two phrasings of a fact, whose sentences differ, some swapped."""
+  """Some paraphrases answered as the next one, whose sentence differs."""
 
   def answered(qa, as_in):
     names = ("answer", "paraphrased_answer", "perturbed_answers")
@@ -107,68 +110,67 @@ class Bench:
   def case(self, seed: int, *, references: bool = True) -> Case:
     """A seed's request and models, all by the same schedule."""
     study = self.study
-    facts = language_tasks.by_fraction(study.corpus, _FRACTION, seed)
-    task = language_tasks.make(study.corpus, "fraction", facts, seed)
-    original = study.train("original", seed).params
+    (task,) = study.tasks(seed)
+    original = study.train(None, seed).params
     if not references:
       return Case(seed, task, original)
     retrained, other = (
-      study.train("retrain", start, task).params
-      for start in (seed, seed + _OTHER)
+      study.train(task, start).params for start in (seed, seed + _OTHER)
     )
     return Case(seed, task, original, retrained, other)
 
-  def unlearn(self, case: Case, method: str, rate: float) -> Outcome:
-    """A method after all its steps."""
-    return self.study.unlearn(
-      f"{method}-{rate:g}",
+  def unlearn(
+    self,
+    case: Case,
+    method: str,
+    rate: float,
+    *,
+    name: str = "",
+    **options: Any,
+  ) -> Outcome:
+    """A method with its usual view after all its steps.
+
+    Args:
+      case: what is forgotten, and by which model.
+      method: key of `METHODS`.
+      rate: of learning.
+      name: of the phase, if it is not the method's.
+      **options: of `Study.apply`.
+    """
+    return self.study.apply(
+      f"{name or method}-{rate:g}",
       case.seed,
-      case.task,
+      Variant(method, METHODS[method].view),
       case.original,
-      method=method,
+      case.task,
       learning_rate=rate,
+      **options,
     )
 
-  def audit(
-    self, case: Case, params: Any, retrained: Evidence | None
-  ) -> Evidence:
+  def audit(self, case: Case, params: Any, target: Evidence | None) -> Evidence:
     """All that is measured of a model, beside the retrained one's."""
-    return self.study.audit(
+    return self.study.evidence(
       params,
       case.task,
       seed=case.seed,
       original=case.original,
-      retrained=retrained,
+      target=target,
     )
 
   def knowledge(
     self, case: Case, params: Any
   ) -> tuple[dict[str, float], float]:
     """What is known of each part, and how much is forgotten ("Mem")."""
-    study = self.study
-    by_part = language_audit.collect(
-      study.corpus,
-      transformer.model(study.config),
-      study.plain(params),
-      case.task,
-    )
-    metrics, arrays = language_audit.knowledge(by_part)
-    said, _ = language_audit.say(
-      study.corpus,
-      study.decoder,
-      study.plain(params),
-      case.task,
-      num_tokens=study.num_tokens,
-    )
-    metrics |= said
-    metrics |= language_audit.tofu(metrics, arrays, None)
+    params = self.study.plain(params)
+    scores = self.study.token_scores(params, case.task)
+    found = self.study.knowledge(params, case.task, scores)
     forgotten = truth.forgetting(
-      extraction=metrics["extraction_strength"],
-      exact=metrics["exact_memorisation"],
-      paraphrased=float(memory.probability(by_part["forget/right"]).mean()),
-      truth=truth.truth_share(arrays["truth/forget"]),
+      extraction=found.metrics["extraction_strength"],
+      exact=found.metrics["exact_memorization"],
+      paraphrased=float(memory.probability(scores["forget/right"]).mean()),
+      truth=truth.truth_share(found.arrays["truth/forget"]),
     )
-    return metrics, forgotten
+    return found.metrics, forgotten
 
   def tune(self, methods: tuple[str, ...]) -> dict[str, float]:
     """For each method the rate of the best score on the tuning seed.
@@ -180,18 +182,17 @@ class Bench:
     case = self.case(TUNING_SEED, references=False)
     utility = self.knowledge(case, case.original)[0]["model_utility"]
 
-    def score(method, rate):
-      try:
+    def loss(method):
+      def of_rate(rate, case):
         params = self.unlearn(case, method, rate).params
-      except NonFiniteError:
-        return -math.inf
-      metrics, forgotten = self.knowledge(case, params)
-      kept = min(metrics["model_utility"] / utility, 1.0)
-      return truth.model_utility([forgotten, kept])
+        metrics, forgotten = self.knowledge(case, params)
+        kept = min(metrics["model_utility"] / utility, 1.0)
+        return -truth.model_utility([forgotten, kept])
+
+      return of_rate
 
     return {
-      method: max(RATES, key=functools.partial(score, method))
-      for method in methods
+      method: tuning.best(loss(method), RATES, [case]) for method in methods
     }
 
 

@@ -13,8 +13,8 @@ from experiments.claims.llm_baselines.bench import (
   median,
 )
 from experiments.claims.llm_baselines.sanity import floor
-from experiments.language.audit import Evidence
-from experiments.run.table import table
+from experiments.run.study import Evidence
+from experiments.run.tables import table
 
 UNTUNED = ("ascent", "grad_difference", "npo")
 _RELEARNT = ("grad_difference", "npo")
@@ -23,7 +23,7 @@ _SHOWN = {
   "log10 FQ": "forget_quality",
   "MU": "model_utility",
   "truth ratio": "truth_ratio",
-  "EM": "exact_memorisation",
+  "EM": "exact_memorization",
   "ES": "extraction_strength",
   "ROUGE": "forget_rouge",
   "PrivLeak": "privleak",
@@ -104,16 +104,16 @@ def over_unlearning(found: Found) -> list:
     for method, group in found.untuned.items()
   }
   before = median(_values(found.references["original"], "model_utility"))
-  own, other = middle["grad_difference"], middle["npo"]
+  diff, npo = middle["grad_difference"], middle["npo"]
   size = len(found.references["retrain"][0].arrays["truth/forget"])
   return [
     ("2a", "MU after ascent", "<=", 0.05, middle["ascent"]["model_utility"]),
-    ("2b", "MU that GradDiff loses", "<=", 0.1, before - own["model_utility"]),
+    ("2b", "MU that GradDiff loses", "<=", 0.1, before - diff["model_utility"]),
     ("2c", "log10 FQ of GradDiff over that of samples apart", ">=", 0.9,
-     own["forget_quality"] / math.log10(floor(size))),
-    ("2d", "PrivLeak of GradDiff", ">", 0, own["privleak"]),
+     diff["forget_quality"] / math.log10(floor(size))),
+    ("2d", "PrivLeak of GradDiff", ">", 0, diff["privleak"]),
     ("2e", "log10 FQ, NPO less GradDiff", ">=", 10,
-     other["forget_quality"] - own["forget_quality"]),
+     npo["forget_quality"] - diff["forget_quality"]),
   ]  # fmt: skip
 
 

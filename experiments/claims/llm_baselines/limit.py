@@ -20,7 +20,7 @@ from experiments.claims.llm_baselines.bench import (
   Case,
   median,
 )
-from experiments.run.table import table
+from experiments.run.tables import table
 from junlearn import language
 from junlearn.loss import Loss
 from junlearn.methods import npo
@@ -29,7 +29,7 @@ _BETAS = (1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)
 
 
 class Beside(NamedTuple):
-  """NPO beside ascent: cosine and ratio of gradients, and its own loss."""
+  """NPO beside ascent: cosine and ratio of gradients, and its loss."""
 
   cosine: float
   ratio: float
@@ -107,10 +107,10 @@ def beside_ascent(
 
   def point(beta):
     prefer = npo.preference(beta)
-    (own,) = pull(jax.vmap(jax.grad(prefer))(margins) / nll.size)
-    norms = optax.tree.norm(own), optax.tree.norm(ascent)
+    (of_npo,) = pull(jax.vmap(jax.grad(prefer))(margins) / nll.size)
+    norms = optax.tree.norm(of_npo), optax.tree.norm(ascent)
     return Beside(
-      float(optax.tree.vdot(own, ascent) / (norms[0] * norms[1])),
+      float(optax.tree.vdot(of_npo, ascent) / (norms[0] * norms[1])),
       float(norms[0] / norms[1]),
       float(jnp.mean(prefer(margins))),
     )

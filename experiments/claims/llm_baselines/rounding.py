@@ -6,11 +6,17 @@ held-out questions at every learning rate.
 
 import math
 from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
 
 from experiments.claims.llm_baselines.bench import RATES, Bench, Case, median
-from experiments.language.study import Recipe
-from experiments.run.table import table
-from junlearn.audit import quantise
+from experiments.language.study import Study
+from experiments.language.tasks import Task
+from experiments.run.tables import table
+from junlearn import language
+from junlearn.audit import quantize
+from junlearn.early_stopping import StopRule
 
 _METHOD = "grad_difference"
 _STOP = 0.1
@@ -50,38 +56,49 @@ def claims(bench: Bench, cases: Sequence[Case]) -> tuple[list, list[str]]:
   ]  # fmt: skip
   title = (
     "claim 5: 4-bit weights, GradDiff stopped at an accuracy of at most "
-    f"{_STOP:g} on held-out questions, looked at every {_EVERY} steps of "
-    f"{steps(bench.study.recipe)} at most"
+    f"{_STOP:g} on held-out questions, measured every {_EVERY} steps of "
+    f"{_steps(bench.study)} at most"
   )
   return measured, table(title, rows, key=("model", "learning rate"))
 
 
-def steps(recipe: Recipe) -> int:
+def _steps(study: Study) -> int:
   """The most that one run may take."""
-  return _BUDGETS * recipe.unlearn_steps
+  return _BUDGETS * study.recipe.unlearn_steps
 
 
 def _stopped(bench: Bench, case: Case, rate: float) -> dict[str, float]:
-  outcome = bench.study.unlearn(
-    f"stopped-{rate:g}",
-    case.seed,
-    case.task,
-    case.original,
-    method=_METHOD,
-    learning_rate=rate,
-    stop=_STOP,
-    every=_EVERY,
-    num_steps=steps(bench.study.recipe),
+  outcome = bench.unlearn(
+    case,
+    _METHOD,
+    rate,
+    name="stopped",
+    stop=_stop(bench.study, case.task),
+    num_steps=_steps(bench.study),
   )
   found = _rounded(bench, case, outcome.params)
   return found | {"steps": outcome.notes["steps"]}
 
 
-def _rounded(bench: Bench, case: Case, params) -> dict[str, float]:
+def _stop(study: Study, task: Task) -> StopRule:
+  """At an accuracy on held-out paraphrases; for small models."""
+  examples = study.corpus.encode(task.parts["heldout"])
+
+  def accuracy(key, params, request):
+    del key, request
+    logits, _ = study.model.apply(params, examples["input"])
+    target, mask = language.targets(examples)
+    right = jnp.argmax(language.predictions(logits), axis=-1) == target
+    return jnp.mean(jnp.all(right | ~mask, axis=1).astype(jnp.float32))
+
+  return StopRule(lambda now, first: now <= _STOP, accuracy, _EVERY)
+
+
+def _rounded(bench: Bench, case: Case, params: Any) -> dict[str, float]:
   found = {"steps": math.nan}
   for name, each in (
     ("", params),
-    (f", {_BITS} bit", quantise.quantise(params, bits=_BITS)),
+    (f", {_BITS} bit", quantize.quantize(params, bits=_BITS)),
   ):
     metrics, _ = bench.knowledge(case, each)
     found |= {
@@ -89,5 +106,5 @@ def _rounded(bench: Bench, case: Case, params) -> dict[str, float]:
       f"held-out accuracy{name}": metrics["heldout_accuracy"],
       f"model utility{name}": metrics["model_utility"],
     }
-  same = quantise.same_codes(params, case.original, bits=_BITS)
+  same = quantize.same_codes(params, case.original, bits=_BITS)
   return found | {"weights rounded as the original's": same}

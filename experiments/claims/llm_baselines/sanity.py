@@ -27,7 +27,7 @@ def claims() -> list:
   members, others = np.array([-1.0, -3.0]), np.array([-2.0, -4.0])
   pairs = [
     (memory.extraction_strength(scores)[0], 2 / 6),
-    (memory.exact_memorisation(scores)[0], 4 / 6),
+    (memory.exact_memorization(scores)[0], 4 / 6),
     (memory.probability(scores)[0], 2**-1.5),
     (leaks.loss(scores)[0], -1.5 * math.log(2)),
     # floor(0.4 * 6) = 2 tokens, those of 1/8 and 1/4.

@@ -1,16 +1,16 @@
 """Claims of LUNE (arXiv 2512.07375): facts overwritten by negative examples.
 
 Fictitious authors; requests for one author and for a tenth of them; methods at
-matched forgetting, see `lune_runs`. Numbers are means over seeds.
+matched forgetting, see `runs`. Numbers are means over seeds.
 """
 
 import math
 import string
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
-import optax
 from absl import flags
 
 from experiments.claims.lune import tables
@@ -18,15 +18,14 @@ from experiments.claims.lune.runs import (
   EVERY,
   METHODS,
   REQUESTS,
-  TUNING_SEEDS,
   Bench,
   Found,
   Run,
 )
-from experiments.language import study as language_study
-from experiments.language import tasks as language_tasks
-from experiments.language.study import Recipe, Study
-from experiments.language.tasks import Corpus
+from experiments.language import corpora, transforms
+from experiments.language.corpora import Corpus
+from experiments.language.recipe import Recipe
+from experiments.language.study import Study
 from experiments.run.claim import Claim
 from experiments.run.session import Session
 from experiments.run.workdir import Workdir
@@ -37,16 +36,19 @@ _RANKS = (1, 2, 4, 8, 16)
 _WIDE = 256  # of the decoder on which costs are compared too
 
 _AUTHORS = flags.DEFINE_integer(
-  "lune_authors", 60, "Authors that LUNE's models know.", lower_bound=10
+  "lune_authors", 60, "lune: authors that the models know.", lower_bound=10
 )
 _TRAINING = flags.DEFINE_integer(
-  "lune_training_steps", Recipe().steps, "Of LUNE's models.", lower_bound=1
+  "lune_training_steps",
+  Recipe().steps,
+  "lune: steps of training.",
+  lower_bound=1,
 )
 _STEPS = flags.DEFINE_integer(
-  "lune_steps", 240, "Of LUNE and what it is compared with.", lower_bound=8
+  "lune_steps", 240, "lune: steps of each method.", lower_bound=8
 )
 _RATES = flags.DEFINE_multi_float(
-  "lune_rates", [1e-4, 3e-4, 1e-3, 3e-3], "Learning rates to choose from."
+  "lune_rates", [1e-4, 3e-4, 1e-3, 3e-3], "lune: learning rates to choose from."
 )
 
 
@@ -55,15 +57,12 @@ def run(
 ) -> Iterator[tuple[list[Claim], list[str]]]:
   """The claims, and the tables behind them."""
   recipe = Recipe(steps=_TRAINING.value, unlearn_steps=_STEPS.value)
-  corpus = language_tasks.fictitious(_AUTHORS.value)
+  study = Study(corpora.fictitious(_AUTHORS.value), recipe)
+  points = _STEPS.value // EVERY
   with Session(
-    workdir,
-    _total(recipe, seeds),
-    folder="lune",
-    points=_STEPS.value // EVERY,
-    every=EVERY,
-  ) as session:
-    bench = Bench(Study(corpus, recipe, session), seeds, _RATES.value)
+    workdir, folder="lune", points=points, every=EVERY
+  ) as study.session:
+    bench = Bench(study, seeds, _RATES.value)
     found = {
       request: {name: bench.runs(name, request) for name in METHODS}
       for request in REQUESTS
@@ -77,7 +76,7 @@ def run(
       _generality(found),
       _against_ascent(found),
       _against_full(found),
-      _costs(bench.study),
+      _costs(study),
       _of_ranks(ranks),
       [("outputs without the adapters, largest change", "<=", 0,
         bench.change())],
@@ -105,22 +104,22 @@ def _retained(runs: Sequence[Run]) -> float:
   )
 
 
-def _mean(runs: Sequence[Run], look: str, value: str) -> float:
-  points = [getattr(run, look) for run in runs]
+def _mean(runs: Sequence[Run], point: str, value: str) -> float:
+  points = [getattr(run, point) for run in runs]
   return float(np.mean([getattr(p, value) if p else math.nan for p in points]))
 
 
 def _generality(found: Found):
-  """Claim 1: phrasings that were not trained on are answered anew too."""
+  """Claim 1: paraphrases that were not trained on are answered anew too."""
   for request in REQUESTS:
     runs = found[request]["lune"]
     reached = np.mean([run.forgotten is not None for run in runs])
     yield (
-      f"{request}: share of seeds in which held-out phrasings are forgotten",
+      f"{request}: fraction of seeds that forget held-out paraphrases",
       ">=", 1, float(reached),
     )  # fmt: skip
     yield (
-      f"{request}: held-out phrasings given the negative answer", ">=", 0.8,
+      f"{request}: held-out paraphrases given the negative answer", ">=", 0.8,
       _mean(runs, "forgotten", "replaced"),
     )  # fmt: skip
 
@@ -129,11 +128,11 @@ def _against_ascent(found: Found):
   """Claim 2: negatives keep more than ascent and than one refusal."""
   for request in REQUESTS:
     methods = found[request]
-    own, ascent = methods["lune"], methods["ascent, adapters"]
+    lune, ascent = methods["lune"], methods["ascent, adapters"]
     for other in ("ascent, adapters", "refusal, adapters"):
       yield (
         f"{request}: retained accuracy, LUNE less {other}", ">=", 0.1,
-        _retained(own) - _retained(methods[other]),
+        _retained(lune) - _retained(methods[other]),
       )  # fmt: skip
     yield (
       f"{request}: retained accuracy that ascent loses after it has forgotten",
@@ -142,7 +141,7 @@ def _against_ascent(found: Found):
     yield (
       f"{request}: retained accuracy that LUNE loses in the last "
       f"third of {_STEPS.value} steps", "<=", 0.02,
-      _mean(own, "late", "retain") - _mean(own, "last", "retain"),
+      _mean(lune, "late", "retain") - _mean(lune, "last", "retain"),
     )  # fmt: skip
 
 
@@ -156,43 +155,43 @@ def _against_full(found: Found):
 
 
 def _costs(study: Study):
-  """Claim 4: numbers and bytes of what is trained, adapters over all."""
-  own = study.recipe
-  wide = own._replace(
+  """Claim 4: size and bytes of what is trained, adapters over all."""
+  small = study.recipe
+  wide = small._replace(
     hidden_size=_WIDE,
-    intermediate_size=own.intermediate_size * _WIDE // own.hidden_size,
+    intermediate_size=small.intermediate_size * _WIDE // small.hidden_size,
   )
-  for recipe, limit in ((own, 1 / 5), (wide, 1 / 10)):
-    numbers, memory = _shares(study.corpus, recipe)
+  for recipe, limit in ((small, 1 / 5), (wide, 1 / 10)):
+    parameters, memory = _fractions(study.corpus, recipe)
     at = f"d = {recipe.hidden_size}: adapters over all weights"
-    yield f"{at}, trainable numbers", "<=", limit, numbers
+    yield f"{at}, trainable parameters", "<=", limit, parameters
     yield f"{at}, bytes of Adam's state", "<=", limit, memory
 
 
-def _shares(corpus: Corpus, recipe: Recipe) -> tuple[float, float]:
-  """Trainable numbers and optimiser bytes, adapters over all weights."""
-  config = language_study.configure(corpus, recipe, None)
-  optimizer = language_study.adam(1e-3)
-
-  def sizes(tree):
-    leaves = jax.tree.leaves(tree)
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+def _fractions(corpus: Corpus, recipe: Recipe) -> tuple[float, float]:
+  """Trainable parameters and optimizer bytes, adapters over all weights."""
+  config = transforms.configure(corpus, recipe, None)
+  optimizer = transforms.adam(1e-3)
 
   def shapes(key):
     tokens = np.zeros((1, 1), np.int32)
     params = transformer.model(config).init(key, tokens)
-    adapters = lora.split(
-      lora.attach(key, params, recipe.pattern, rank=recipe.rank)
-    )[1]
+    _, adapters = lora.split(recipe.adapters.init(key, params))
     return [(tree, optimizer.init(tree)) for tree in (adapters, params)]
 
   (low, low_state), (full, full_state) = jax.eval_shape(
     shapes, jax.random.key(0)
   )
-  return (
-    optax.tree.size(low) / optax.tree.size(full),
-    sizes(low_state) / sizes(full_state),
-  )
+  return _size(low) / _size(full), _bytes(low_state) / _bytes(full_state)
+
+
+def _size(shapes: Any) -> int:
+  return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+def _bytes(shapes: Any) -> int:
+  leaves = jax.tree.leaves(shapes)
+  return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
 def _of_ranks(ranks: Mapping[str, Mapping[int, Sequence[Run]]]):
@@ -203,22 +202,10 @@ def _of_ranks(ranks: Mapping[str, Mapping[int, Sequence[Run]]]):
     reached = np.mean([run.forgotten is not None for run in of_rank[least]])
     retained = [_retained(of_rank[rank]) for rank in _RANKS]
     yield (
-      f"{request}: share of seeds forgotten at rank {least}", ">=", 1,
+      f"{request}: fraction of seeds forgotten at rank {least}", ">=", 1,
       float(reached),
     )  # fmt: skip
     yield (
       f"{request}: least gain in retained accuracy from a rank to the next",
       "<=", 0, float(np.min(np.diff(retained))),
     )  # fmt: skip
-
-
-def _total(recipe: Recipe, seeds: int) -> int:
-  """Steps that the bar counts."""
-  variants = len(REQUESTS) * (len(METHODS) + len(_RANKS))
-  tuning = variants * len(TUNING_SEEDS) * len(_RATES.value) // 2
-  trainings = len(TUNING_SEEDS) + 2 * seeds
-  stopped = 2 * seeds
-  return (
-    trainings * recipe.steps
-    + (tuning + variants * seeds + stopped) * recipe.unlearn_steps
-  )

@@ -1,4 +1,4 @@
-"""What a model of text says: greedy decoding on all devices."""
+"""What a model of text generates: greedy decoding on all devices."""
 
 import functools
 from typing import Any
@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from junlearn import tree
-from junlearn.audit import rows
+from junlearn import tree, validate
+from junlearn.audit.outputs import over_rows
 from junlearn.language import Decoder
+from junlearn.typing import Params
 
 
 @functools.lru_cache(maxsize=64)
@@ -23,26 +24,26 @@ def _program(decoder: Decoder, num_tokens: int, eos: int):
       before = jax.tree.map(lambda leaf: leaf[:, :-1], prompts)
       _, cache = decoder.step(params, before, cache)
     last = jax.tree.map(lambda leaf: leaf[:, -1:], prompts)
-    spoken = jnp.full((n, num_tokens), eos, jnp.int32)
+    tokens = jnp.full((n, num_tokens), eos, jnp.int32)
 
     def is_open(state):
       index, _, _, _, done = state
       return (index < num_tokens) & ~jnp.all(done)
 
     def step(state):
-      index, inputs, cache, spoken, done = state
+      index, inputs, cache, tokens, done = state
       logits, cache = decoder.step(params, inputs, cache)
       token = jnp.argmax(logits[:, -1], axis=-1).astype(jnp.int32)
       token = jnp.where(done, eos, token)
-      spoken = jax.lax.dynamic_update_slice(spoken, token[:, None], (0, index))
+      tokens = jax.lax.dynamic_update_slice(tokens, token[:, None], (0, index))
       inputs = {
         "tokens": token[:, None],
         "positions": inputs["positions"] + 1,
         "segments": inputs["segments"],
       }
-      return index + 1, inputs, cache, spoken, done | (token == eos)
+      return index + 1, inputs, cache, tokens, done | (token == eos)
 
-    start = (jnp.int32(0), last, cache, spoken, jnp.zeros(n, bool))
+    start = (jnp.int32(0), last, cache, tokens, jnp.zeros(n, bool))
     return jax.lax.while_loop(is_open, step, start)[3]
 
   return decode
@@ -50,7 +51,7 @@ def _program(decoder: Decoder, num_tokens: int, eos: int):
 
 def greedy(
   decoder: Decoder,
-  params: Any,
+  params: Params,
   prompts: Any,
   *,
   num_tokens: int,
@@ -81,8 +82,7 @@ def greedy(
   n = tree.size(prompts)
   if n == 0:
     raise ValueError("greedy: prompts is empty; at least one is needed.")
-  if num_tokens < 1:
-    raise ValueError(f"num_tokens is {num_tokens}; it must be at least 1.")
+  validate.at_least(1, num_tokens=num_tokens)
   is_padded = np.asarray(prompts["segments"])[:, -1] == 0
   if is_padded.any():
     raise ValueError(
@@ -90,4 +90,4 @@ def greedy(
       "rows; they must be padded on the left and not be empty."
     )
   decode = _program(decoder, num_tokens, eos)
-  return rows.apply(decode, params, prompts, batch_size=batch_size)
+  return over_rows(decode, params, prompts, batch_size=batch_size)

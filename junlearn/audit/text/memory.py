@@ -1,12 +1,11 @@
-"""How much of an answer a model still says, per example `[n]`.
+"""How much of an answer a model still knows, per example `[n]`.
 
-Probabilities count the end token; the two measures of memorisation take
+Probabilities count the end token; the two measures of memorization take
 `scores.without_end`. Means over a set are the caller's, beside the retrained
 model's.
 """
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from junlearn.audit.text.scores import TokenScores, lengths
 
@@ -22,8 +21,8 @@ def probability(scores: TokenScores) -> np.ndarray:
   return np.exp(-mean_nll(scores))
 
 
-def exact_memorisation(scores: TokenScores) -> np.ndarray:
-  """Share of tokens that are the arg max, given the true ones before them.
+def exact_memorization(scores: TokenScores) -> np.ndarray:
+  """Fraction of tokens that are the arg max, given the true ones before them.
 
   Source: Tirumala et al. (arXiv 2205.10770).
   """
@@ -49,36 +48,3 @@ def extraction_strength(
   is_suffix = np.cumsum(wrong[:, ::-1], axis=1)[:, ::-1] == 0
   suffix = np.sum(is_suffix & scores.mask, axis=1)
   return np.maximum(suffix, 1 if compat else 0) / num_tokens
-
-
-def rank(log_probs: ArrayLike, true: ArrayLike) -> np.ndarray:
-  """Rank of the true value among K candidates: 1 is the likeliest.
-
-  Ties count half, so that chance is (K + 1) / 2. A value that was forgotten
-  by pushing it down betrays itself as the last one.
-
-  Args:
-    log_probs: `[n, K]`, larger for likelier candidates.
-    true: `[n]` integers, the column of the true value.
-
-  Returns:
-    `[n]` in [1, K].
-
-  Raises:
-    ValueError: if the shapes disagree or a column does not exist.
-  """
-  log_probs, true = np.asarray(log_probs, np.float64), np.asarray(true)
-  if log_probs.ndim != 2 or true.shape != log_probs.shape[:1]:
-    raise ValueError(
-      f"log_probs has shape {log_probs.shape} and true {true.shape}; they must "
-      "be [n, K] and [n]."
-    )
-  if np.any((true < 0) | (true >= log_probs.shape[1])):
-    raise ValueError(
-      f"true spans {true.min()} to {true.max()}; it must be in "
-      f"[0, {log_probs.shape[1]}), the columns of log_probs."
-    )
-  own = np.take_along_axis(log_probs, true[:, None], axis=1)
-  above = np.sum(log_probs > own, axis=1)
-  tied = np.sum(log_probs == own, axis=1) - 1
-  return 1 + above + tied / 2

@@ -1,4 +1,4 @@
-"""What generated texts say of the true ones: ROUGE-L, VerbMem and KnowMem.
+"""How much of the true texts is in generated ones: ROUGE-L.
 
 With LCS the longest common subsequence of the words of a generated text g and
 of the true one y,
@@ -9,11 +9,11 @@ Words are runs of a to z and 0 to 9 in lower case, as in `rouge_score`, and are
 not stemmed (TOFU and OpenUnlearning stem them, MUSE's own code does not).
 Texts come from `generation.greedy` and a tokenizer.
 
-Sources: Lin, ROUGE (2004); TOFU (arXiv 2401.06121); MUSE (arXiv 2407.06460).
+Sources: Lin, ROUGE (2004); TOFU (arXiv 2401.06121).
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,11 +35,11 @@ def words(text: str) -> list[str]:
 def lcs(a: Sequence[str], b: Sequence[str]) -> int:
   """Length of the longest common subsequence; time |a| |b|."""
   number = {word: index for index, word in enumerate({*a, *b})}
-  b = np.array([number[word] for word in b], int)
+  columns = np.array([number[word] for word in b], int)
   best = np.zeros(len(b) + 1, int)
   for word in a:
     # Along b the best of a row never falls, so a running maximum is enough.
-    matched = np.where(b == number[word], best[:-1] + 1, best[1:])
+    matched = np.where(columns == number[word], best[:-1] + 1, best[1:])
     best[1:] = np.maximum.accumulate(matched)
   return int(best[-1])
 
@@ -67,37 +67,11 @@ def rouge_l(generated: Sequence[str], references: Sequence[str]) -> RougeL:
       f"such as {empty[0]!r}; each needs one."
     )
   common = np.array([lcs(a, b) for a, b in pairs])
-  spoken, true = (np.array([len(p[i]) for p in pairs]) for i in (0, 1))
-  return RougeL(
-    precision=common / np.maximum(spoken, 1),
-    recall=common / true,
-    f1=2 * common / (spoken + true),
+  generated_size, true_size = (
+    np.array([len(pair[side]) for pair in pairs]) for side in (0, 1)
   )
-
-
-def verbmem(generated: Sequence[str], references: Sequence[str]) -> float:
-  """Verbatim memorisation: mean F1 of continuations of the passages' prefixes.
-
-  Args:
-    generated: greedy continuations, of 128 tokens.
-    references: the passages' true continuations, cut to 128 tokens.
-  """
-  return float(np.mean(rouge_l(generated, references).f1))
-
-
-def knowmem(generated: Sequence[str], references: Sequence[str]) -> float:
-  """Knowledge memorisation: mean F1 of answers after a few-shot prompt.
-
-  Args:
-    generated: greedy continuations of `few_shot`, of 32 tokens; each is cut
-      at the first blank line or "Question".
-    references: the true answers.
-  """
-  answers = [re.split(r"\n\s*\n|Question", text)[0] for text in generated]
-  return float(np.mean(rouge_l(answers, references).f1))
-
-
-def few_shot(shots: Iterable[tuple[str, str]], question: str) -> str:
-  """The prompt of `knowmem`: solved questions, then the one to answer."""
-  solved = "".join(f"Question: {q}\nAnswer: {a}\n\n" for q, a in shots)
-  return f"{solved}Question: {question}\nAnswer:"
+  return RougeL(
+    precision=common / np.maximum(generated_size, 1),
+    recall=common / true_size,
+    f1=2 * common / (generated_size + true_size),
+  )

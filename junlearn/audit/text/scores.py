@@ -5,15 +5,19 @@ NumPy function of what is stored here. The logits never leave the device.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from junlearn import language, tree
-from junlearn.audit import rows
+from junlearn.audit.outputs import over_rows
 from junlearn.model import Model
+from junlearn.typing import Examples, Params
+
+# Traced while they are computed, and NumPy arrays from then on.
+Array: TypeAlias = Any
 
 
 class TokenScores(NamedTuple):
@@ -29,11 +33,11 @@ class TokenScores(NamedTuple):
     std: sigma, the standard deviation of log p(v) over v ~ p.
   """
 
-  log_prob: np.ndarray
-  mask: np.ndarray
-  correct: np.ndarray
-  mean: np.ndarray
-  std: np.ndarray
+  log_prob: Array
+  mask: Array
+  correct: Array
+  mean: Array
+  std: Array
 
 
 @functools.lru_cache(maxsize=64)
@@ -42,8 +46,8 @@ def _forward(model: Model):
   def forward(params, examples):
     target, mask = language.targets(examples)
     logits = model.apply(params, examples["input"])[0][:, :-1]
-    precise = np.promote_types(logits.dtype, np.float32)
-    log_p = jax.nn.log_softmax(logits.astype(precise))
+    upcast = np.promote_types(logits.dtype, np.float32)
+    log_p = jax.nn.log_softmax(logits.astype(upcast))
     p = jnp.exp(log_p)
     mean = jnp.sum(p * log_p, axis=-1, keepdims=True)
     variance = jnp.sum(p * jnp.square(log_p - mean), axis=-1)
@@ -60,7 +64,7 @@ def _forward(model: Model):
 
 
 def collect(
-  model: Model, params: Any, examples: Any, *, batch_size: int = 32
+  model: Model, params: Params, examples: Examples, *, batch_size: int = 32
 ) -> TokenScores:
   """Scores of all rows, in evaluation mode, on all local devices.
 
@@ -73,23 +77,23 @@ def collect(
 
   Raises:
     ValueError: if there are no examples, or a token to predict has a
-      log-probability that is not finite: what a broken model cannot say is not
-      forgotten.
+      log-probability that is not finite: what a broken model cannot generate
+      is not forgotten.
   """
   n = tree.size(examples)
   if n == 0:
     raise ValueError("collect: examples is empty; at least one is needed.")
   needed = {name: examples[name] for name in ("input", "mask")}
-  scores = rows.apply(_forward(model), params, needed, batch_size=batch_size)
+  scores = over_rows(_forward(model), params, needed, batch_size=batch_size)
   broken = np.any(scores.mask & ~np.isfinite(scores.log_prob), axis=1)
   if broken.any():
     raise ValueError(
       f"collect: params give {broken.sum()} of {n} answers a log-probability "
       "that is not finite; a model to be measured must be finite."
     )
-  wide = ("log_prob", "mean", "std")
+  upcast = ("log_prob", "mean", "std")
   return scores._replace(
-    **{name: getattr(scores, name).astype(np.float64) for name in wide}
+    **{name: getattr(scores, name).astype(np.float64) for name in upcast}
   )
 
 
@@ -102,7 +106,7 @@ def drop_end(mask: Any) -> np.ndarray:
   """The mask with the last token to predict of each row left out.
 
   That is the end token, which the data append to every answer. Probabilities
-  and losses count it; exact memorisation, extraction strength and the
+  and losses count it; exact memorization, extraction strength and the
   membership attacks do not.
 
   Args:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
+from junlearn import validate
 from junlearn.audit import utility
 
 Form = Literal["geometric", "arithmetic", "inverse"]
@@ -30,15 +31,15 @@ class ForgetQuality(NamedTuple):
   log10: float
 
 
-def normalised_probability(right: ArrayLike, wrong: ArrayLike) -> np.ndarray:
+def normalized_probability(right: ArrayLike, wrong: ArrayLike) -> np.ndarray:
   """p(right) / ( p(right) + sum_j p(wrong_j) ), with p_norm as p; `[n]`.
 
   Args:
     right: mean NLL of the right answers `[n]`.
     wrong: mean NLL of `k` wrong answers to each `[n, k]`.
   """
-  right, wrong = _answers(right, wrong)
-  return special.softmax(np.column_stack([-right, -wrong]), axis=1)[:, 0]
+  nll = np.column_stack(_answers(right, wrong))
+  return special.softmax(-nll, axis=1)[:, 0]
 
 
 def log_truth_ratio(
@@ -50,21 +51,18 @@ def log_truth_ratio(
     right: mean NLL of the right answers `[n]`.
     wrong: mean NLL of `k` wrong answers to each `[n, k]`.
     form: TOFU's code has three: "geometric", R as above; "arithmetic", with
-      the mean of the wrong answers' p_norm; "inverse", the geometric R turned
-      over. The forget quality is the same for the first and the last only.
+      the mean of the wrong answers' p_norm; "inverse", 1 over the geometric R.
+      The forget quality is the same for the first and the last only.
 
   Raises:
     ValueError: if the shapes do not fit or the form is unknown.
   """
-  right, wrong = _answers(right, wrong)
-  if form not in get_args(Form):
-    raise ValueError(
-      f"form is {form!r}; it must be one of {', '.join(get_args(Form))}."
-    )
+  validate.one_of(get_args(Form), form=form)
+  nll, others = _answers(right, wrong)
   if form == "arithmetic":
-    share = np.log(wrong.shape[1])
-    return special.logsumexp(-wrong, axis=1) - share + right
-  log_ratio = right - np.mean(wrong, axis=1)
+    count = np.log(others.shape[1])
+    return special.logsumexp(-others, axis=1) - count + nll
+  log_ratio = nll - np.mean(others, axis=1)
   return -log_ratio if form == "inverse" else log_ratio
 
 
@@ -74,7 +72,7 @@ def forget_truth(log_ratio: ArrayLike) -> float:
 
 
 def utility_truth(log_ratio: ArrayLike) -> float:
-  """Mean of max(0, 1 - R), for all other sets; 1 where only truth is said."""
+  """Mean of max(0, 1 - R), of the other sets; 1 where truth alone is likely."""
   return float(np.mean(-np.expm1(np.minimum(log_ratio, 0))))
 
 
@@ -103,7 +101,7 @@ def forget_quality(log_ratio: ArrayLike, retrained: ArrayLike) -> ForgetQuality:
 def model_utility(values: Iterable[float]) -> float:
   """Harmonic mean of what a model should keep; any 0 makes it 0.
 
-  TOFU's nine are the probability (normalised on the last two sets), the ROUGE-L
+  TOFU's nine are the probability (normalized on the last two sets), the ROUGE-L
   recall and `utility_truth` of the retain set, real authors and world facts.
 
   Raises:
@@ -126,7 +124,7 @@ def forgetting(
 
   Args:
     extraction: mean extraction strength.
-    exact: mean exact memorisation.
+    exact: mean exact memorization.
     paraphrased: mean probability of the paraphrased answers.
     truth: `truth_share`.
   """

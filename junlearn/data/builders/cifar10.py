@@ -18,7 +18,7 @@ _PIXELS = 3 * 32 * 32
 
 
 class Cifar10(images.ImageBuilder, skip_registration=True):
-  """50,000 + 10,000 colour images of 32x32 pixels in 10 classes."""
+  """50,000 + 10,000 color images of 32x32 pixels in 10 classes."""
 
   name = "cifar10"
   IMAGE_SHAPE = (32, 32, 3)
@@ -72,9 +72,9 @@ def read(path: str | os.PathLike) -> dict[str, images.Split]:
     # One pass: going back in a compressed archive means to begin again.
     with tarfile.open(path) as archive:
       for member in archive:
-        if member.name in wanted and member.isfile():
-          content = archive.extractfile(member).read()
-          batches[member.name] = _parse(member.name, content)
+        content = archive.extractfile(member) if member.isfile() else None
+        if content is not None and member.name in wanted:
+          batches[member.name] = _parse(member.name, content.read())
   except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
     raise ValueError(
       f"{os.path.basename(path)} is not a whole .tar.gz archive: {error}."

@@ -4,11 +4,11 @@ import contextlib
 import io
 import os
 import sys
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow_datasets as tfds
 
-Builder = tfds.core.DatasetBuilder
+Builder: TypeAlias = tfds.core.DatasetBuilder
 
 
 def prepared(

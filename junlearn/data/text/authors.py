@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from junlearn import validate
 from junlearn.data.text.encoding import QA
 
 ATTRIBUTES: Mapping[str, Sequence[str]] = {
@@ -76,7 +77,7 @@ def generate(
   *,
   seed: int,
   start: int = 0,
-  num_phrasings: int = 8,
+  num_paraphrases: int = 8,
   answers: Literal["value", "sentence"] = "value",
   unique_names: bool = False,
   attributes: Mapping[str, Sequence[str]] = ATTRIBUTES,
@@ -88,9 +89,9 @@ def generate(
     seed: of NumPy's generator, at least 0.
     start: the first author's number, at least 0; calls of one seed with
       disjoint ranges give disjoint names, facts and ids.
-    num_phrasings: of each question, in [1, 8].
+    num_paraphrases: of each question, in [1, 8].
     answers: "value", the value alone, of which no paraphrase differs; or
-      "sentence", in one of two forms that alternate over the phrasings, with
+      "sentence", in one of two forms that alternate over the paraphrases, with
       the paraphrased answer in the other.
     unique_names: give each author a first and a last name that no other has;
       otherwise 12 first and 12 last names are combined, and only the pair
@@ -98,50 +99,51 @@ def generate(
     attributes: `{kind: values}`, with 6 different values at least of each kind.
 
   Returns:
-    Records in the order of authors, facts and phrasings; the phrasing is
-    `id % 8`. The paraphrased question is the next phrasing, and there are 5
-    perturbed answers, of wrong values that are the same for all phrasings of a
-    fact.
+    Records in the order of authors, facts and paraphrases; the paraphrase is
+    `id % 8`. The paraphrased question is the next one, and there are 5
+    perturbed answers, of wrong values that are the same for all paraphrases of
+    a fact.
 
   Raises:
     ValueError: if an argument is out of range.
   """
-  _check(num_authors, start, num_phrasings, answers, unique_names, attributes)
+  _check(num_authors, start, num_paraphrases, answers, unique_names, attributes)
   names = _names(seed, unique_names)
   return [
     qa
     for author in range(start, start + num_authors)
     for qa in _records(
-      author, names[author], seed, num_phrasings, answers, attributes
+      author, names[author], seed, num_paraphrases, answers, attributes
     )
   ]
 
 
-def _records(author, name, seed, num_phrasings, answers, attributes):
+def _records(author, name, seed, num_paraphrases, answers, attributes):
   rng = np.random.default_rng([seed, author])
   for number, (kind, values) in enumerate(attributes.items()):
     value, *wrong = rng.permutation(values)[: 1 + _NUM_PERTURBED].tolist()
     fact = author * len(attributes) + number
 
-    def say(template, value="", kind=kind):
+    def fill(template, value="", kind=kind):
       return template.format(kind=kind, name=name, value=value)
 
-    for phrasing in range(num_phrasings):
+    for paraphrase in range(num_paraphrases):
+      following = _QUESTIONS[(paraphrase + 1) % len(_QUESTIONS)]
       form, other = (
         ("{value}", "{value}")
         if answers == "value"
-        else (_SENTENCES[phrasing % 2], _SENTENCES[(phrasing + 1) % 2])
+        else (_SENTENCES[paraphrase % 2], _SENTENCES[(paraphrase + 1) % 2])
       )
       yield QA(
-        id=fact * len(_QUESTIONS) + phrasing,
+        id=fact * len(_QUESTIONS) + paraphrase,
         author=author,
         fact=fact,
         kind=kind,
-        question=say(_QUESTIONS[phrasing]),
-        answer=say(form, value),
-        paraphrased_question=say(_QUESTIONS[(phrasing + 1) % len(_QUESTIONS)]),
-        paraphrased_answer=say(other, value),
-        perturbed_answers=tuple(say(other, each) for each in wrong),
+        question=fill(_QUESTIONS[paraphrase]),
+        answer=fill(form, value),
+        paraphrased_question=fill(following),
+        paraphrased_answer=fill(other, value),
+        perturbed_answers=tuple(fill(other, each) for each in wrong),
         value=value,
       )
 
@@ -151,7 +153,9 @@ def _names(seed, unique_names):
   first, last = _joined(_FIRST_ENDS), _joined(_LAST_ENDS)
   rng = np.random.default_rng(seed)
   if unique_names:
-    pairs = zip(rng.permutation(first), rng.permutation(last), strict=True)
+    pairs = list(
+      zip(rng.permutation(first), rng.permutation(last), strict=True)
+    )
   else:
     grid = rng.permutation(_NUM_SHARED**2)
     pairs = [(first[i // _NUM_SHARED], last[i % _NUM_SHARED]) for i in grid]
@@ -168,7 +172,7 @@ def _joined(ends):
 
 
 def _check(
-  num_authors, start, num_phrasings, answers, unique_names, attributes
+  num_authors, start, num_paraphrases, answers, unique_names, attributes
 ):
   most = max_authors(unique_names=unique_names)
   if num_authors < 1 or start < 0 or start + num_authors > most:
@@ -176,14 +180,8 @@ def _check(
       f"num_authors is {num_authors} and start {start}; they must be at least "
       f"1 and 0, and their sum at most {most}, the number of names."
     )
-  if not 1 <= num_phrasings <= len(_QUESTIONS):
-    raise ValueError(
-      f"num_phrasings is {num_phrasings}; it must be in [1, {len(_QUESTIONS)}]."
-    )
-  if answers not in ("value", "sentence"):
-    raise ValueError(
-      f"answers is {answers!r}; it must be 'value' or 'sentence'."
-    )
+  validate.within(f"[1, {len(_QUESTIONS)}]", num_paraphrases=num_paraphrases)
+  validate.one_of(("value", "sentence"), answers=answers)
   for kind, values in attributes.items():
     if len(set(values)) <= _NUM_PERTURBED or len(set(values)) < len(values):
       raise ValueError(

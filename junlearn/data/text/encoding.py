@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from junlearn import validate
 from junlearn.data.text import tokenizer as tokenizers
 from junlearn.data.text.tokenizer import Tokenizer
 
@@ -15,10 +16,10 @@ class QA(NamedTuple):
   Attributes:
     id: of the record.
     author: of whom it tells, or another entity.
-    fact: what it asks for; records with other phrasings share it.
+    fact: what it asks for; its paraphrases share it.
     kind: of fact; facts of one kind have comparable values. "" if there is none
       to compare with.
-    question: one phrasing.
+    question: one of its paraphrases.
     answer: never empty.
     paraphrased_question: the same question in other words.
     paraphrased_answer: the same answer in other words.
@@ -209,82 +210,6 @@ def pair(
   return {**examples, "alternative": other}
 
 
-def pack(examples: Mapping[str, Any], length: int) -> dict[str, Any]:
-  """Several examples a row, so that less is computed on padding.
-
-  Each example goes to the first row that has room for it. The rows are records
-  of their own, with new ids; they are for training, not for unlearning.
-
-  Args:
-    examples: `input` `[n, t]`, padded on the right, and `mask`; what follows an
-      example's last token to predict is taken for padding.
-    length: of the new rows, at least that of the longest example.
-
-  Returns:
-    `input`, a dict of `tokens`, `positions` and `segments` `[rows, length]`,
-    with segments from 1 and 0 for padding; `mask` `[rows, length]`; `id`
-    `[rows]`.
-
-  Raises:
-    ValueError: if an example is longer than `length`.
-  """
-  mask = np.asarray(examples["mask"])
-  tokens = np.asarray(examples["input"])
-  n, width = mask.shape
-  lengths = np.where(mask.any(1), width - np.argmax(mask[:, ::-1], axis=1), 0)
-  _check_lengths(lengths, length)
-  row, start, segment = _first_fit(lengths, length)
-  shape = (1 + row.max(), length)
-  packed = {
-    key: np.zeros(shape, np.int32)
-    for key in ("tokens", "positions", "segments")
-  }
-  packed_mask = np.zeros(shape, bool)
-  for i in range(n):
-    place = row[i], slice(start[i], start[i] + lengths[i])
-    packed["tokens"][place] = tokens[i, : lengths[i]]
-    packed["positions"][place] = np.arange(lengths[i])
-    packed["segments"][place] = segment[i]
-    packed_mask[place] = mask[i, : lengths[i]]
-  ids = np.arange(shape[0], dtype=np.int32)
-  return {"input": packed, "mask": packed_mask, "id": ids}
-
-
-def passages(
-  tokenizer: Tokenizer, texts: Sequence[str], length: int
-) -> dict[str, np.ndarray]:
-  """Plain texts, cut into rows of `length` tokens, all to be predicted.
-
-  Args:
-    tokenizer: to encode with.
-    texts: any number, each followed by the end token.
-    length: of the rows, at least 2. The last row of a text is padded, and left
-      out where it would hold a single token, of which nothing is predicted.
-
-  Returns:
-    `input` int32 `[n, length]`; `mask` bool `[n, length]`, false at the first
-    token of each row and at padding; `id` int32 `[n]`, which counts the rows;
-    `text` int32 `[n]`, the number of the text.
-  """
-  if length < 2:
-    raise ValueError(f"length is {length}; it must be at least 2.")
-  rows, numbers = [], []
-  for number, tokens in enumerate(tokenizers.encode(tokenizer, texts)):
-    tokens = [*tokens, tokenizer.eos]
-    cut = [tokens[i : i + length] for i in range(0, len(tokens) - 1, length)]
-    rows += cut
-    numbers += [number] * len(cut)
-  inputs = _pad_right(rows, length, tokenizer.pad)
-  lengths = np.asarray([len(row) for row in rows])
-  places = np.arange(length)
-  return {
-    "input": inputs,
-    "mask": (places > 0) & (places < lengths[:, None]),
-    "id": np.arange(len(rows), dtype=np.int32),
-    "text": np.asarray(numbers, np.int32),
-  }
-
-
 def _fill(template, field, value):
   place = f"{{{field}}}"
   if place not in template:
@@ -305,8 +230,7 @@ def _prompt_tokens(tokenizer, qas, template):
 
 
 def _common_length(rows, length, multiple_of):
-  if multiple_of < 1:
-    raise ValueError(f"multiple_of is {multiple_of}; it must be at least 1.")
+  validate.at_least(1, multiple_of=multiple_of)
   lengths = np.asarray([len(row) for row in rows])
   if length is None:
     return -(-int(lengths.max()) // multiple_of) * multiple_of
@@ -328,16 +252,3 @@ def _pad_right(rows, length, pad):
   for i, row in enumerate(rows):
     padded[i, : len(row)] = row
   return padded
-
-
-def _first_fit(lengths, length):
-  """Row, first place in it and number in it, from 1, of each example."""
-  free = np.full(len(lengths), length)
-  count = np.zeros(len(lengths), int)
-  placed = []
-  for needed in lengths:
-    row = np.argmax(free >= needed)
-    count[row] += 1
-    placed.append((row, length - free[row], count[row]))
-    free[row] -= needed
-  return np.asarray(placed).T

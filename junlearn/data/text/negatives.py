@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from junlearn import validate
 from junlearn.data.text.encoding import QA
 
 REFUSALS = ("I do not know.",)
@@ -23,14 +24,14 @@ def build(
   refusals: Sequence[str] = REFUSALS,
   num_draws: int = 4,
 ) -> list[QA]:
-  """The records with other answers, the same for all phrasings of a fact.
+  """The records with other answers, the same for all paraphrases of a fact.
 
   - "counterfactual": another value of the same kind, drawn once for each fact.
   - "soft": `num_draws` of them for each fact, all different, so that what is
     learnt is a spread over values; the records follow each other draw by draw
     and keep their ids.
   - "refusal": one of `refusals`.
-  - "contradict": the true value with "not" before it, which still says it.
+  - "contradict": the true value with "not" before it, which still holds it.
 
   Values of a kind are those in `pool`. A record without a kind, or of a kind of
   which no other value is known, takes one of its own perturbed answers instead.
@@ -65,7 +66,7 @@ def build(
     if not refusals:
       raise ValueError("refusals is empty; one answer is the least.")
     drawn = {
-      qa.fact: refusals[rng.integers(len(refusals))] for qa in _facts(qas)
+      qa.fact: refusals[int(rng.integers(len(refusals)))] for qa in _facts(qas)
     }
     return [_answered(qa, drawn[qa.fact]) for qa in qas]
   if mode == "contradict":
@@ -75,8 +76,7 @@ def build(
       f"mode is {mode!r}; it must be 'counterfactual', 'refusal', 'contradict' "
       "or 'soft'."
     )
-  if num_draws < 1:
-    raise ValueError(f"num_draws is {num_draws}; it must be at least 1.")
+  validate.at_least(1, num_draws=num_draws)
   options = _options(qas, [*qas, *(pool or ())])
   draws = _draws(rng, options, num_draws if mode == "soft" else 1)
   return [_replaced(qa, draw[qa.fact]) for draw in draws for qa in qas]
@@ -85,15 +85,17 @@ def build(
 def _options(qas, known):
   """What each fact may be answered with: values or, else, perturbed answers.
 
-  The latter are given by their number, since every phrasing has its own words.
+  The latter are given by their number, since every paraphrase has words of its
+  own.
   """
-  values, told = {}, {}
+  values: dict[str, set[str]] = {}
+  true: dict[int, set[str]] = {}
   for qa in known:
     values.setdefault(qa.kind, set()).add(_value(qa))
-    told.setdefault(qa.author, set()).add(_value(qa))
+    true.setdefault(qa.author, set()).add(_value(qa))
   return {
-    qa.fact: (qa.kind, sorted(values[qa.kind] - told[qa.author]))
-    if qa.kind and values[qa.kind] - told[qa.author]
+    qa.fact: (qa.kind, sorted(values[qa.kind] - true[qa.author]))
+    if qa.kind and values[qa.kind] - true[qa.author]
     else (qa.fact, range(len(qa.perturbed_answers)))
     for qa in _facts(qas)
   }
@@ -101,7 +103,8 @@ def _options(qas, known):
 
 def _draws(rng, options, num_draws):
   """One option for each fact, and so again with those that are left."""
-  used, draws = Counter(), []
+  used: Counter = Counter()
+  draws: list[dict] = []
   for _ in range(num_draws):
     draw = {}
     for fact in rng.permutation(list(options)).tolist():

@@ -1,10 +1,9 @@
-"""Tokenizers of the `tokenizers` library, with the tokens that end and fill.
+"""Tokenizers of the `tokenizers` library, with their EOS and padding tokens.
 
 What is read from a folder of Hugging Face's and what is built from texts here
 have one form; no tokenizer is implemented in this library.
 """
 
-import gzip
 import json
 import os
 import pathlib
@@ -16,16 +15,14 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 PAD, EOS = "<pad>", "<eos>"
 
-_GPT2_EOS = "<|endoftext|>"
-
 
 class Tokenizer(NamedTuple):
   """A tokenizer and the two tokens that it does not know the role of.
 
   Attributes:
     encoder: of the library.
-    pad: token that fills rows; it is neither attended to nor predicted.
-    eos: token that ends an answer.
+    pad: padding token; it is neither attended to nor predicted.
+    eos: end-of-sequence token (EOS), which ends an answer.
   """
 
   encoder: tokenizers.Tokenizer
@@ -45,17 +42,17 @@ def load(
 
   The names of the two tokens are those given here, else those in
   `tokenizer_config.json` or `special_tokens_map.json` beside the file, else
-  those of this library. A tokenizer without a token that fills, as many are,
-  fills with the one that ends.
+  those of this library. A tokenizer without a padding token, as many are, pads
+  with EOS.
 
   Args:
     path: the file, or a folder that holds it under this name.
-    pad: text of the token that fills.
-    eos: text of the token that ends an answer.
+    pad: text of the padding token.
+    eos: text of EOS.
 
   Raises:
     FileNotFoundError: if there is no such file.
-    ValueError: if it is no tokenizer, no token that ends is found, or a token
+    ValueError: if it is no tokenizer, no EOS is found, or a token
       is not in the vocabulary.
   """
   path = pathlib.Path(path)
@@ -70,11 +67,13 @@ def load(
   except Exception as error:  # the library raises no narrower one
     raise ValueError(f"{file.name} is not a tokenizer: {error}.") from error
   known = encoder.get_vocab()
-  eos = eos or _named(file.parent, "eos_token") or (EOS in known and EOS)
+  eos = (
+    eos or _named(file.parent, "eos_token") or (EOS if EOS in known else None)
+  )
   if not eos:
     raise ValueError(
-      f"path is {os.fspath(path)!r}, where no file names the token that ends a "
-      "text; eos must name it."
+      f"path is {os.fspath(path)!r}, where no file names the EOS "
+      "token; eos must name it."
     )
   pad = (
     pad or _named(file.parent, "pad_token") or (PAD if PAD in known else eos)
@@ -141,23 +140,6 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
   return _with_ends(encoder, PAD, EOS)
 
 
-def gpt2(vocab: str | os.PathLike, merges: str | os.PathLike) -> Tokenizer:
-  """GPT-2's tokenizer from its two files, plain or `.gz`.
-
-  Args:
-    vocab: `vocab.json`, `{text: token}`.
-    merges: `merges.txt`, one pair a line after a line with the version.
-  """
-  pairs = [
-    tuple(line.split(" "))
-    for line in _read(merges).splitlines()
-    if line and not line.startswith("#version")
-  ]
-  encoder = _byte_level(models.BPE(json.loads(_read(vocab)), pairs))
-  encoder.add_special_tokens([_GPT2_EOS])
-  return _with_ends(encoder, _GPT2_EOS, _GPT2_EOS)
-
-
 def check(
   tokenizer: Tokenizer, vocab_size: int, *, max_unused: float = 0.05
 ) -> None:
@@ -166,7 +148,7 @@ def check(
   Args:
     tokenizer: to encode with.
     vocab_size: of the model.
-    max_unused: share of the model's vocabulary that the tokenizer may leave
+    max_unused: fraction of the model's vocabulary that the tokenizer may leave
       unused, in [0, 1]; many checkpoints are padded to a round number.
 
   Raises:
@@ -177,7 +159,7 @@ def check(
   if not (1 - max_unused) * vocab_size <= size <= vocab_size:
     raise ValueError(
       f"tokenizer has {size} tokens and the model {vocab_size}; they must be "
-      f"as many, up to a share of {max_unused:g} that the model may have more."
+      f"as many, but the model may leave a fraction of {max_unused:g} unused."
     )
 
 
@@ -233,12 +215,6 @@ def _byte_level(model):
   encoder.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
   encoder.decoder = decoders.ByteLevel()
   return encoder
-
-
-def _read(path):
-  opened = gzip.open if os.fspath(path).endswith(".gz") else open
-  with opened(path, "rt", encoding="utf-8") as file:
-    return file.read()
 
 
 def _unknown(encoder, texts, number=5):

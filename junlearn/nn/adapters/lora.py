@@ -1,24 +1,23 @@
-"""Low-rank adapters on the dense maps of any flax module.
+"""Low-rank adapters on the dense layers of any flax module.
 
     y = x W + (alpha / r) (x a) b        W [in, out], a [in, r], b [r, out]
 
 The adapters are a collection of their own: `params["lora"]` has the modules of
 `params["params"]` that were chosen, each with `a` and `b`, behind the same
-leading axis where layers are stacked. The module is not changed: whatever is
-called within `adapt` adds the second term to each `linen.Dense` at whose path
-there are adapters, and W + (alpha / r) a b is never formed. A scan over layers
-must slice both collections: `variable_axes={"params": 0, "lora": 0}`.
-
-Adapters are state to `view.full()`, hence fixed; `view()` frees them and them
-alone, so that gradients and optimisers have no leaf of the size of W.
+leading axis where layers are stacked. The module is not changed: `Lora.model`
+adds the second term to each `linen.Dense` at whose path there are adapters, and
+W + (alpha / r) a b is never formed. A scan over layers must slice both
+collections: `variable_axes={"params": 0, "lora": 0}`.
 
 Source: E. J. Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models",
 ICLR 2022, arXiv 2106.09685, section 4.1.
 """
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,183 +25,264 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen, traverse_util
 
+from junlearn import validate
 from junlearn import view as views
 from junlearn.model import Model
+from junlearn.nn.adapters import peft
 from junlearn.transform import stage_key
-
-# (key, shape of W [..., in, out], rank, dtype) -> (a, b)
-Factors = Callable[..., tuple[jax.Array, jax.Array]]
-# (outputs of the Dense, its inputs x, x -> (alpha / r) (x a) b) -> outputs
-Rule = Callable[..., jax.Array]
-
-# What jit has compiled without adapters must not be used with them.
-_RULE = jax.make_user_context()
+from junlearn.typing import Key, Params
 
 
-def gaussian(key, shape, rank, dtype):
-  """`a ~ N(0, 1 / in)` and `b = 0`: at first, adapters change nothing.
+@dataclasses.dataclass(frozen=True)
+class Lora:
+  """Which layers have adapters, and at which scale they act.
 
-  The source says a Gaussian and zero; the variance is ours.
-  """
-  *layers, inputs, outputs = shape
-  a = jax.random.normal(key, (*layers, inputs, rank), dtype) * inputs**-0.5
-  return a, jnp.zeros((*layers, rank, outputs), dtype)
-
-
-def attach(
-  key: jax.Array,
-  params: Any,
-  pattern: str,
-  *,
-  rank: int,
-  dtype: Any = None,
-  factors: Factors = gaussian,
-) -> Any:
-  """The params with adapters on every dense kernel that a pattern finds.
-
-  A module's factors depend on the key and its path alone.
+  Example:
+    adapters = Lora("(q|v)_proj", rank=8, alpha=16)
+    params = adapters.init(key, params)
+    unlearn = ascent.transform(
+      adapters.model(model), optimizer, view=adapters.view(), ...
+    )
+    plain = adapters.merge(unlearn(key, params, request).params)
 
   Args:
-    key: of the factors.
-    params: `{"params": ...}` of a flax module, and any state.
-    pattern: regular expression, matched with `re.search` against the paths of
-      `kernels`, such as `layers/self_attn/q_proj`.
-    rank: r, from 1 to the smaller side of every kernel.
-    dtype: of the factors; None means that of each kernel.
-    factors: `(key, shape of the kernel, rank, dtype) -> (a, b)`.
+    pattern: regular expression of the layers, matched with `re.search` against
+      the paths of `kernels`, such as `layers/self_attn/q_proj`.
+    rank: r, at least 1 and at most the smaller side of every kernel.
+    alpha: of the scale alpha / r, above 0.
 
   Raises:
-    ValueError: if the params are not flax's or have adapters, if the pattern is
-      no regular expression or finds no dense kernel, or if the rank is out of
+    ValueError: if the pattern is no regular expression, or a number is out of
       range.
-
-  **Guarantees**: with `gaussian`, outputs are those without adapters, exactly.
   """
-  if not (isinstance(params, Mapping) and "params" in params):
-    raise ValueError(
-      "attach: params must be those of a flax module, a dict with the key "
-      "'params'."
-    )
-  if "lora" in params:
-    raise ValueError("attach: params have adapters; merge or drop them first.")
-  try:
-    matcher = re.compile(pattern)
-  except re.error as error:
-    raise ValueError(
-      f"attach: pattern {pattern!r} is not a regular expression ({error})."
-    ) from error
-  found = kernels(params)
-  chosen = {path: k for path, k in found.items() if matcher.search(path)}
-  if not chosen:
-    raise ValueError(
-      f"attach: pattern {pattern!r} finds no dense kernel; there are: "
-      f"{', '.join(list(found)[:8]) or 'none'}."
-    )
-  adapters = {}
-  for path, kernel in chosen.items():
-    limit = min(kernel.shape[-2:])
-    if not 1 <= rank <= limit:
+
+  pattern: str
+  rank: int
+  alpha: float
+
+  def __post_init__(self):
+    """Refuses what no params could be adapted with."""
+    validate.at_least(1, rank=self.rank)
+    validate.positive(alpha=self.alpha)
+    try:
+      re.compile(self.pattern)
+    except re.error as error:
       raise ValueError(
-        f"attach: rank is {rank}; it must be from 1 to {limit}, the smaller "
-        f"side of the kernel of {path!r}."
+        f"pattern is {self.pattern!r}; it must be a regular expression "
+        f"({error})."
+      ) from error
+
+  def init(self, key: Key, params: Params, *, dtype: Any = None) -> Params:
+    """The params with fresh adapters.
+
+        a ~ N(0, 1 / in),    b = 0
+
+    A layer's factors depend on the key and its path alone. The source says a
+    Gaussian and zero; the variance is ours.
+
+    Args:
+      key: of the factors.
+      params: `{"params": ...}` of a flax module, and any state.
+      dtype: of the factors; None means that of each kernel.
+
+    Raises:
+      ValueError: if the params are not flax's or have adapters, if the pattern
+        finds no dense kernel, or if the rank is above a side of one.
+
+    **Guarantees**: outputs are those without adapters, exactly.
+    """
+    if not (isinstance(params, Mapping) and "params" in params):
+      raise ValueError(
+        "params have no key 'params'; they must be those of a flax module."
       )
-    a, b = factors(
-      stage_key(key, path), kernel.shape, rank, dtype or kernel.dtype
-    )
-    adapters |= {(*_parts(path), "a"): a, (*_parts(path), "b"): b}
-  return {**params, "lora": traverse_util.unflatten_dict(adapters)}
+    adapters = {}
+    for path, kernel in self._chosen(_without(params)).items():
+      parts = path.split("/") if path else []
+      *layers, inputs, outputs = kernel.shape
+      dtype_here = dtype or kernel.dtype
+      a = jax.random.normal(
+        stage_key(key, path), (*layers, inputs, self.rank), dtype_here
+      )
+      adapters[*parts, "a"] = a * inputs**-0.5
+      adapters[*parts, "b"] = jnp.zeros(
+        (*layers, self.rank, outputs), dtype_here
+      )
+    return {**params, "lora": traverse_util.unflatten_dict(adapters)}
 
+  def model(self, model: Model) -> Model:
+    """The model with the adapters of its params at work, see `adapt`."""
+    return model._replace(apply=self.adapt(model.apply))
 
-def adapt(function: Callable[..., Any], *, alpha: float) -> Callable[..., Any]:
-  """The function with the adapters of its params at work.
+  def adapt(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with the adapters of its params at work.
 
-  Adapters may be mapped alone, many requests at once: `jax.vmap` over
-  `{"params": None, "lora": 0}`. Without adapters the function is as it was.
+    Adapters may be mapped alone, many requests at once: `jax.vmap` over
+    `{"params": None, "lora": 0}`. Without adapters the function is as it was.
 
-  Example: `decoder._replace(step=lora.adapt(decoder.step, alpha=16.0))`.
+    Example: `decoder._replace(step=adapters.adapt(decoder.step))`.
 
-  Args:
-    function: its first argument are the params; it calls flax modules with
-      them, as `Model.apply` and `Decoder.step` do.
-    alpha: of the scale alpha / r.
+    Args:
+      function: its first argument are the params; it calls flax modules with
+        them, as `Model.apply` and `Decoder.step` do.
 
-  Raises:
-    ValueError: when applied, if a module that is no `linen.Dense` has adapters.
-  """
-  return intercept(function, _add, alpha=alpha)
+    Raises:
+      ValueError: when applied, if a module that is no `linen.Dense` has
+        adapters, or if they are of another rank.
+    """
 
+    @functools.wraps(function)
+    def adapted(params, *args, **kwargs):
+      with _ACTIVE(self), linen.intercept_methods(self._intercept):
+        return function(params, *args, **kwargs)
 
-def adapt_model(model: Model, *, alpha: float) -> Model:
-  """The model with the adapters of its params at work, see `adapt`."""
-  return model._replace(apply=adapt(model.apply, alpha=alpha))
+    return adapted
 
+  def view(self) -> views.View:
+    """Adapters are free and nothing else; they must move.
 
-def intercept(
-  function: Callable[..., Any], rule: Rule, *, alpha: float
-) -> Callable[..., Any]:
-  """As `adapt`, by another rule than the sum.
+    Gradients and optimizers have no leaf of the size of W. A step at which no
+    adapter has a gradient, because the model was not adapted, is an error, see
+    `View.must_move`.
 
-  Args:
-    function: its first argument are the params.
-    rule: `(outputs, x, product) -> outputs`, where `product` is
-      `x -> (alpha / r) (x a) b` in the dtype of the outputs; a function of
-      module level, since jit's cache knows it by its identity.
-    alpha: of the scale alpha / r.
-  """
+    Raises:
+      ValueError: when applied, if the params have no adapters.
+    """
 
-  def interceptor(call, args, kwargs, context):
+    def divide(params):
+      base, adapters = split(params)
+      return {"lora": adapters}, base
+
+    return views.View(divide, lambda free, fixed: {**fixed, **free}, True)
+
+  def merge(self, params: Params) -> Params:
+    """`W + (alpha / r) a b` in place of W and its adapters.
+
+    Computed in at least single precision and rounded to the dtype of W.
+
+    Raises:
+      ValueError: if the params have no adapters, or some of another rank.
+    """
+    base, adapters = split(params)
+    leaves = traverse_util.flatten_dict(base["params"])
+    factors = traverse_util.flatten_dict(adapters)
+    for *layer, name in factors:
+      if name == "b":
+        continue
+      a, b = factors[*layer, "a"], factors[*layer, "b"]
+      scale = self._scale("/".join(layer), a)
+      kernel = leaves[*layer, "kernel"]
+      dtype = np.promote_types(kernel.dtype, np.float32)
+      product = a.astype(dtype) @ b.astype(dtype) * scale
+      leaves[*layer, "kernel"] = (kernel.astype(dtype) + product).astype(
+        kernel.dtype
+      )
+    return {**base, "params": traverse_util.unflatten_dict(leaves)}
+
+  def drop(self, params: Params) -> Params:
+    """The params without their adapters: the original model, exactly.
+
+    Raises:
+      ValueError: if the params have no adapters.
+    """
+    return split(params)[0]
+
+  def export(
+    self, folder: str | Path, params: Params, *, base: str | None = None
+  ) -> None:
+    """Writes the adapters of a decoder as PEFT reads them; see `load`.
+
+    Args:
+      folder: made if it is not there.
+      params: of `transformer.model`, stacked or not, with adapters.
+      base: name or folder of the original model, for the reader.
+
+    Raises:
+      ValueError: if the params have no adapters, if these are of another rank,
+        or if they belong to a module that is no part of a decoder.
+      OSError: if a file cannot be written.
+    """
+    factors = traverse_util.flatten_dict(split(params)[1])
+    for path, leaf in factors.items():
+      if path[-1] == "a":
+        self._scale("/".join(path[:-1]), leaf)
+    peft.write(folder, factors, rank=self.rank, alpha=self.alpha, base=base)
+
+  def _chosen(self, params: Params) -> dict[str, jax.Array]:
+    """The kernels that the pattern finds, by path."""
+    found = kernels(params)
+    chosen = {p: k for p, k in found.items() if re.search(self.pattern, p)}
+    if not chosen:
+      raise ValueError(
+        f"pattern {self.pattern!r} finds no dense kernel; there are: "
+        f"{', '.join(list(found)[:8]) or 'none'}."
+      )
+    for path, kernel in chosen.items():
+      limit = min(kernel.shape[-2:])
+      if self.rank > limit:
+        raise ValueError(
+          f"rank is {self.rank}; it must be from 1 to {limit}, the smaller "
+          f"side of the kernel of {path!r}."
+        )
+    return chosen
+
+  def _intercept(self, call, args, kwargs, context):
+    """A module's outputs and, where it has adapters, their term."""
     module = context.module
     outputs = call(*args, **kwargs)
     if context.method_name != "__call__" or not _has_adapters(module):
       return outputs
+    path = "/".join(module.path)
     if not isinstance(module, linen.Dense):
       raise ValueError(
-        f"adapt: {'/'.join(module.path)!r} has adapters, but is a "
-        f"{type(module).__name__}; only Dense can be adapted."
+        f"{path!r} has adapters, but is a {type(module).__name__}; only Dense "
+        "can be adapted."
       )
-    a, b = (module.get_variable("lora", name) for name in "ab")
+    a: jax.Array = module.get_variable("lora", "a")
+    b: jax.Array = module.get_variable("lora", "b")
+    x = args[0] if args else kwargs["inputs"]
+    dtypes = (leaf.dtype for leaf in (outputs, a, b))
+    dtype = module.dtype or functools.reduce(np.promote_types, dtypes)
+    multiply = functools.partial(jnp.matmul, precision=module.precision)
+    low = multiply(x.astype(dtype), a.astype(dtype))
+    low *= self._scale(path, a)  # here, where there is least to scale
+    return outputs + multiply(low, b.astype(dtype)).astype(outputs.dtype)
 
-    def product(x):
-      dtypes = (leaf.dtype for leaf in (outputs, a, b))
-      dtype = module.dtype or functools.reduce(np.promote_types, dtypes)
-      multiply = functools.partial(jnp.matmul, precision=module.precision)
-      low = multiply(x.astype(dtype), a.astype(dtype))
-      low *= alpha / a.shape[-1]  # here, where there is least to scale
-      return multiply(low, b.astype(dtype)).astype(outputs.dtype)
-
-    return rule(outputs, args[0] if args else kwargs["inputs"], product)
-
-  @functools.wraps(function)
-  def intercepted(params, *args, **kwargs):
-    with _RULE((rule, alpha)), linen.intercept_methods(interceptor):
-      return function(params, *args, **kwargs)
-
-  return intercepted
+  def _scale(self, path: str, a: jax.Array) -> float:
+    """Alpha / r, of adapters whose rank is r."""
+    if a.shape[-1] != self.rank:
+      raise ValueError(
+        f"the adapters of {path!r} have the rank {a.shape[-1]}, not "
+        f"{self.rank}."
+      )
+    return self.alpha / self.rank
 
 
-def view() -> views.View:
-  """Adapters are free and nothing else; they must move.
+# What jit has compiled without adapters must not be used with them.
+_ACTIVE = jax.make_user_context()
 
-  A step at which no adapter has a gradient, because the model was not adapted,
-  is an error, see `View.must_move`.
+
+def load(folder: str | Path, params: Params) -> tuple[Params, Lora]:
+  """Reads adapters for a decoder, in the dtype that they were written in.
+
+  Args:
+    folder: written by `Lora.export` or by PEFT.
+    params: of `transformer.model`, stacked or not, without adapters.
+
+  Returns:
+    The params with adapters, and what they were made with.
 
   Raises:
-    ValueError: when applied, if the params have no adapters.
+    ValueError: if the params have adapters, if a file is missing or damaged, if
+      an option is not supported (it is named with its value), or if tensors are
+      missing, unexpected or of another shape (they are listed).
   """
-
-  def divide(params):
-    base, adapters = split(params)
-    return {"lora": adapters}, base
-
-  return views.View(divide, lambda free, fixed: {**fixed, **free}, True)
+  factors, rank, alpha = peft.read(folder, kernels(_without(params)))
+  paths = sorted({re.escape("/".join(path[:-1])) for path in factors})
+  adapters = Lora(f"^({'|'.join(paths)})$", rank, alpha)
+  return {**params, "lora": traverse_util.unflatten_dict(factors)}, adapters
 
 
-def num_free(params: Any) -> int:
-  """How many numbers the adapters have."""
-  return sum(leaf.size for leaf in jax.tree.leaves(split(params)[1]))
-
-
-def kernels(params: Any) -> dict[str, jax.Array]:
+def kernels(params: Params) -> dict[str, jax.Array]:
   """What can be adapted: dense kernels by the paths of their modules.
 
   Those with two axes, or three with stacked layers first. The path of a module
@@ -216,68 +296,26 @@ def kernels(params: Any) -> dict[str, jax.Array]:
   }
 
 
-def split(params: Any) -> tuple[Any, Any]:
+def split(params: Params) -> tuple[Params, Params]:
   """`(base, adapters)`; `{**base, "lora": adapters}` are the params again.
 
   Raises:
     ValueError: if the params have no adapters.
   """
   if not (isinstance(params, Mapping) and "lora" in params):
-    raise ValueError("params have no adapters; attach gives them some.")
+    raise ValueError("params have no adapters; Lora.init gives them some.")
   base = {name: tree for name, tree in params.items() if name != "lora"}
   return base, params["lora"]
 
 
-def drop(params: Any) -> Any:
-  """The params without their adapters: the original model, exactly."""
-  return split(params)[0]
-
-
-def merge(params: Any, *, alpha: float) -> Any:
-  """`W + (alpha / r) a b` in place of W and its adapters.
-
-  Computed in at least single precision and rounded to the dtype of W.
-  """
-  return _shifted(*split(params), alpha)
-
-
-def unmerge(params: Any, adapters: Any, *, alpha: float) -> Any:
-  """`merge` undone, up to rounding in the dtype of W.
-
-  Args:
-    params: merged.
-    adapters: those that were merged, from `split`.
-    alpha: that they were merged with.
-  """
-  return {**_shifted(params, adapters, -alpha), "lora": adapters}
-
-
-def _add(outputs, x, product):
-  return outputs + product(x)
+def _without(params: Params) -> Params:
+  """The params, which must not have adapters."""
+  if "lora" in params:
+    raise ValueError("params have adapters; merge or drop them first.")
+  return params
 
 
 def _has_adapters(module: linen.Module) -> bool:
   return module.has_variable("lora", "a") and module.has_variable(
     "params", "kernel"
   )
-
-
-def _parts(path: str) -> list[str]:
-  return path.split("/") if path else []
-
-
-def _shifted(base: Any, adapters: Any, alpha: float) -> Any:
-  """The base with `(alpha / r) a b` added to each kernel with adapters."""
-  leaves = traverse_util.flatten_dict(base["params"])
-  factors = traverse_util.flatten_dict(adapters)
-  for *module, name in factors:
-    if name == "b":
-      continue
-    a, b = factors[*module, "a"], factors[*module, "b"]
-    kernel = leaves[*module, "kernel"]
-    dtype = np.promote_types(kernel.dtype, np.float32)
-    product = a.astype(dtype) @ b.astype(dtype) * (alpha / a.shape[-1])
-    leaves[*module, "kernel"] = (kernel.astype(dtype) + product).astype(
-      kernel.dtype
-    )
-  return {**base, "params": traverse_util.unflatten_dict(leaves)}

@@ -1,4 +1,4 @@
-"""Adapters of decoders from and to folders in the format of PEFT.
+"""The file format of PEFT for the adapters of decoders.
 
 A folder holds `adapter_config.json` and `adapter_model.safetensors`, in which
 `model.layers.0.self_attn.q_proj` has `lora_A` [r, in] and `lora_B` [out, r]:
@@ -8,17 +8,16 @@ stacked.
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
-from flax import traverse_util
 from safetensors import numpy as safetensors_numpy
 
-from junlearn.nn.adapters import lora
 from junlearn.storage import files
 
 _CONFIG = "adapter_config.json"
@@ -40,28 +39,33 @@ _ONLY = {
 }
 
 
-def save(
-  folder: str | Path, params: Any, *, alpha: float, base: str | None = None
+# Parts of a module's path, and `a` or `b`.
+Place = tuple[str, ...]
+
+
+def write(
+  folder: str | Path,
+  factors: Mapping[Place, jax.Array],
+  *,
+  rank: int,
+  alpha: float,
+  base: str | None,
 ) -> None:
-  """Writes the adapters of a decoder.
+  """Writes both files; `lora.Lora.export` says what they hold.
 
   Args:
     folder: made if it is not there.
-    params: of `transformer.model`, stacked or not, with adapters.
-    alpha: that they were trained with.
+    factors: all of the rank.
+    rank: r.
+    alpha: of the scale alpha / r.
     base: name or folder of the original model, for the reader.
 
   Raises:
-    ValueError: if the params have no adapters, if these differ in rank, or if
-      they belong to a module that is no part of a decoder.
+    ValueError: if factors belong to a module that is no part of a decoder.
     OSError: if a file cannot be written.
   """
-  adapters = traverse_util.flatten_dict(lora.split(params)[1])
-  ranks = {leaf.shape[-1] for path, leaf in adapters.items() if path[-1] == "a"}
-  if len(ranks) > 1:
-    raise ValueError(f"save: adapters have the ranks {sorted(ranks)}, not one.")
   tensors = {}
-  for (*path, side), leaf in adapters.items():
+  for (*path, side), leaf in factors.items():
     rows = np.asarray(leaf)
     modules = _modules("/".join(path), leaf.shape)
     for module, row in zip(modules, _layers(rows), strict=True):
@@ -71,7 +75,7 @@ def save(
     "task_type": "CAUSAL_LM",
     "base_model_name_or_path": base,
     "inference_mode": True,
-    "r": ranks.pop(),
+    "r": rank,
     "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
     "lora_dropout": 0.0,
     "bias": "none",
@@ -88,26 +92,26 @@ def save(
   files.replace(folder / _CONFIG, json.dumps(config, indent=2).encode())
 
 
-def load(folder: str | Path, params: Any) -> tuple[Any, float]:
-  """Reads adapters for a decoder, in the dtype that they were written in.
+def read(
+  folder: str | Path, kernels: Mapping[str, jax.Array]
+) -> tuple[dict[Place, jax.Array], int, float]:
+  """Reads both files; `lora.load` says what they must hold.
 
   Args:
-    folder: written by `save` or by PEFT.
-    params: of `transformer.model`, stacked or not, without adapters.
+    folder: written by `write` or by PEFT.
+    kernels: of a decoder, stacked or not, by the paths of their modules.
 
   Returns:
-    The params with adapters, and their alpha.
+    The factors, their rank and alpha.
 
   Raises:
-    ValueError: if the params have adapters, if a file is missing or damaged, if
-      an option is not supported (it is named with its value), or if tensors are
-      missing, unexpected or of another shape (they are listed).
+    ValueError: if a file is missing or damaged, if an option is not supported
+      (it is named with its value), or if tensors are missing, unexpected or of
+      another shape (they are listed).
   """
-  if "lora" in params:
-    raise ValueError("load: params have adapters; merge or drop them first.")
   config, stored = _config(folder), _stored(folder)
-  rank, adapters, wrong = config["r"], {}, []
-  for path, kernel in lora.kernels(params).items():
+  rank, factors, wrong = config["r"], {}, []
+  for path, kernel in kernels.items():
     modules = _modules(path, kernel.shape)
     if not any(_tensor(m, s) in stored for m in modules for s in _SIDES):
       continue
@@ -125,15 +129,14 @@ def load(folder: str | Path, params: Any) -> tuple[Any, float]:
       if not wrong:
         leaf = np.stack([row.T for row in found])
         leaf = leaf if kernel.ndim == 3 else leaf[0]
-        adapters[*path.split("/"), side] = jnp.asarray(leaf)
+        factors[*path.split("/"), side] = jnp.asarray(leaf)
   wrong += [f"{name} is unexpected" for name in sorted(stored)]
-  if wrong or not adapters:
+  if wrong or not factors:
     raise ValueError(
       f"{folder} does not fit the params: "
       f"{'; '.join(wrong[:8]) or 'it has no adapters'}."
     )
-  params = {**params, "lora": traverse_util.unflatten_dict(adapters)}
-  return params, float(config["lora_alpha"])
+  return factors, rank, float(config["lora_alpha"])
 
 
 def _modules(path: str, shape: tuple[int, ...]) -> list[str]:

@@ -1,7 +1,7 @@
-"""The parts of a decoder's block: norm, attention, gated feed-forward maps.
+"""The parts of a decoder's block: norm, attention, gated feed-forward layer.
 
 They read the tokens of all sequences below one another, `[n * length, d]`: the
-gradient of a dense map is then one product. With three axes XLA on CPU takes
+gradient of a dense layer is then one product. With three axes XLA on CPU takes
 twice as long for it.
 
 Arguments of the same name are the same everywhere: `angles` are those of
@@ -21,7 +21,7 @@ KeysAndValues = tuple[jax.Array, jax.Array] | None
 
 
 class Block(nn.Module):
-  """Attention and feed-forward maps, each behind a norm."""
+  """Attention and a feed-forward layer, each behind a norm."""
 
   config: Config
 
@@ -110,9 +110,9 @@ class Norm(nn.Module):
     scale = self.param(
       "scale", nn.initializers.ones, x.shape[-1:], config.param_dtype
     )
-    wide = x.astype(config.wide_dtype)
-    square = jnp.mean(wide * wide, axis=-1, keepdims=True)
-    y = wide * jax.lax.rsqrt(square + config.rms_norm_eps)
+    upcast = x.astype(config.upcast_dtype)
+    square = jnp.mean(upcast * upcast, axis=-1, keepdims=True)
+    y = upcast * jax.lax.rsqrt(square + config.rms_norm_eps)
     return (y * scale.astype(y.dtype)).astype(x.dtype)
 
 
@@ -137,7 +137,7 @@ def _attend(q, k, v, bias):
 def dense(
   config: Config, size: int, *, use_bias: bool = False, name: str | None = None
 ) -> nn.Dense:
-  """A dense map in the dtypes of the config."""
+  """A dense layer in the dtypes of the config."""
   return nn.Dense(
     size,
     use_bias=use_bias,

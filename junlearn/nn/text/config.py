@@ -1,8 +1,9 @@
 """What a decoder looks like, and a few published ones."""
 
 import dataclasses
-import math
+from typing import Any
 
+from junlearn import validate
 from junlearn.nn.text.rope import Llama3Scaling
 
 _DTYPES = ("bfloat16", "float16", "float32", "float64")
@@ -15,7 +16,7 @@ class Config:
   Attributes:
     vocab_size: tokens.
     hidden_size: width of the residual stream.
-    intermediate_size: width of the feed-forward maps.
+    intermediate_size: width of the feed-forward layer.
     num_layers: blocks.
     num_heads: of queries.
     num_kv_heads: of keys and values; divides `num_heads`.
@@ -55,10 +56,10 @@ class Config:
   def __post_init__(self):
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
-      if field.type in (int, int | None) and value is not None and value < 1:
-        raise ValueError(f"{field.name} is {value}; it must be at least 1.")
-      if field.type is float and not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{field.name} is {value}; it must be positive.")
+      if field.type in (int, int | None) and value is not None:
+        validate.at_least(1, **{field.name: value})
+      if field.type is float:
+        validate.positive(**{field.name: value})
     for name in ("dtype", "param_dtype"):
       if getattr(self, name) not in _DTYPES:
         raise ValueError(
@@ -84,12 +85,12 @@ class Config:
     return self.head_dim or self.hidden_size // self.num_heads
 
   @property
-  def wide_dtype(self) -> str:
+  def upcast_dtype(self) -> str:
     """Of norms, angles, softmax and logits: single precision or better."""
     return "float64" if self.dtype == "float64" else "float32"
 
 
-_LLAMA_3 = {
+_LLAMA_3: dict[str, Any] = {
   "vocab_size": 128256,
   "num_heads": 32,
   "num_kv_heads": 8,

@@ -1,7 +1,7 @@
 """Which tensors of a published checkpoint make up which leaf of the params.
 
-A published map stores its weight as [out, in], where a flax one has its kernel
-as [in, out]; and one leaf of stacked layers is as many tensors.
+A published layer stores its weight as [out, in], where a flax one has its
+kernel as [in, out]; and one leaf of stacked layers is as many tensors.
 """
 
 import dataclasses

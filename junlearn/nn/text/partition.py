@@ -1,8 +1,8 @@
 """How the params of `nn.transformer` are divided, for `sharding.Layout`.
 
-The heads of attention and the width of the feed-forward maps are divided over
+The heads of attention and the width of the feed-forward layers are divided over
 "tensor", so that a block needs one sum over devices after each of the two; the
-residual stream's axis is divided over "fsdp". Adapters follow their maps, but
+residual stream's axis is divided over "fsdp". Adapters follow their layers, but
 for their rank.
 """
 

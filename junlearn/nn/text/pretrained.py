@@ -18,11 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from junlearn import tree
+from junlearn import tree, validate
 from junlearn.nn.text import architecture, layout, shards
 from junlearn.nn.text.layout import EMBEDDING, HEAD
 from junlearn.nn.text.transformer import Config
 from junlearn.storage import files
+from junlearn.typing import Params
 
 Sharding = jax.sharding.Sharding
 
@@ -66,7 +67,7 @@ def load(
   dtype: Any = None,
   sharding: Sharding | Callable[[str, tuple[int, ...]], Sharding] | Any = None,
   scan_layers: bool = True,
-) -> tuple[Config, Any]:
+) -> tuple[Config, Params]:
   """Reads a decoder.
 
   A head that the config ties to the embedding may be stored if it equals it;
@@ -115,7 +116,7 @@ def load(
 def save(
   folder: str | Path,
   config: Config,
-  params: Any,
+  params: Params,
   *,
   max_shard_bytes: int = 5 * 10**9,
   tokenizer: str | Path | None = None,
@@ -146,10 +147,7 @@ def save(
   folder = Path(folder).absolute()
   if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
     raise ValueError(f"{folder} exists; it must be new or an empty folder.")
-  if not max_shard_bytes > 0:
-    raise ValueError(
-      f"max_shard_bytes is {max_shard_bytes}; it must be positive."
-    )
+  validate.positive(max_shard_bytes=max_shard_bytes)
   leaves = layout.leaves(config)
   dtype = _check_params(leaves, params)
   content = _config_json(
@@ -205,7 +203,7 @@ def _dtype(folder, dtype: Any, stored: set[str]) -> np.dtype:
     )
   dtype = jnp.dtype(_DTYPES[min(stored)] if dtype is None else dtype)
   allowed = set(_DTYPES.values())
-  if not jax.config.jax_enable_x64:
+  if jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
     allowed.remove("float64")
   if dtype.name not in allowed:
     raise ValueError(
@@ -220,7 +218,8 @@ def _shardings(sharding: Any, leaves: Any) -> Any:
     return tree.map_leaves(lambda name, x: sharding(name, x.shape), leaves)
   if sharding is None or isinstance(sharding, Sharding):
     return jax.tree.map(lambda _: sharding, leaves)
-  if jax.tree.structure(sharding) != jax.tree.structure(leaves):
+  given: Any = jax.tree.structure(sharding)
+  if given != jax.tree.structure(leaves):
     raise ValueError(
       "sharding has another structure than the params; it must be a Sharding, "
       "a function of name and shape, or a tree like the params."
@@ -228,7 +227,7 @@ def _shardings(sharding: Any, leaves: Any) -> Any:
   return sharding
 
 
-def _check_params(leaves: Any, params: Any) -> str:
+def _check_params(leaves: Any, params: Params) -> str:
   """Raises where params are not those of a config; gives their dtype."""
   have, wanted = (
     dict(zip(jax.tree.leaves(tree.names(x)), jax.tree.leaves(x), strict=True))

@@ -1,7 +1,7 @@
 """Rotary position embeddings.
 
 Component i of the first half of a head and component i of its second half are
-turned by the angle `position * frequency_i`, so that products of queries and
+rotated by the angle `position * frequency_i`, so that products of queries and
 keys depend on the difference of their positions alone:
 
     frequency_i = theta^(-2 i / d),    i = 0 .. d/2 - 1
@@ -18,6 +18,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from junlearn import validate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,21 +43,16 @@ class Llama3Scaling:
   original_max_length: int
 
   def __post_init__(self):
-    if not self.factor >= 1:
-      raise ValueError(f"factor is {self.factor}; it must be at least 1.")
+    validate.at_least(1, factor=self.factor)
     if not 0 < self.low_freq_factor < self.high_freq_factor:
       raise ValueError(
         f"low_freq_factor is {self.low_freq_factor} and high_freq_factor "
         f"{self.high_freq_factor}; they must be positive and increasing."
       )
-    if not self.original_max_length >= 1:
-      raise ValueError(
-        f"original_max_length is {self.original_max_length}; it must be at "
-        "least 1."
-      )
+    validate.at_least(1, original_max_length=self.original_max_length)
 
 
-def frequencies(
+def inverse_frequencies(
   head_dim: int, theta: float, scaling: Llama3Scaling | None = None
 ) -> np.ndarray:
   """Angles per position, `[head_dim / 2]`, in double precision."""
@@ -76,14 +73,14 @@ def angles(
   dtype: Any = jnp.float32,
 ) -> tuple[jax.Array, jax.Array]:
   """Cosines and sines `[..., 1, head_dim / 2]` of positions `[...]`."""
-  speed = jnp.asarray(frequencies(head_dim, theta, scaling), dtype)
-  angle = positions.astype(dtype)[..., None, None] * speed
+  frequency = jnp.asarray(inverse_frequencies(head_dim, theta, scaling), dtype)
+  angle = positions.astype(dtype)[..., None, None] * frequency
   return jnp.cos(angle), jnp.sin(angle)
 
 
 def rotate(x: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
-  """Heads `[n, length, heads, head_dim]` turned by what `angles` gives."""
+  """Heads `[n, length, heads, head_dim]` rotated by what `angles` gives."""
   cos, sin = angles
   first, second = jnp.split(x.astype(cos.dtype), 2, axis=-1)
-  turned = (first * cos - second * sin, second * cos + first * sin)
-  return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+  rotated = (first * cos - second * sin, second * cos + first * sin)
+  return jnp.concatenate(rotated, axis=-1).astype(x.dtype)

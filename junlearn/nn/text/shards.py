@@ -92,14 +92,15 @@ def write(folder: Path, sources: Sequence[Source], max_bytes: int) -> None:
   Raises:
     OSError: if the disk is full or cannot be written.
   """
-  groups, room = [[]], max_bytes
+  groups: list[list[Source]] = [[]]
+  room = max_bytes
   for source in sources:
     if source.nbytes > room and groups[-1]:
       groups.append([])
       room = max_bytes
     room -= source.nbytes
     groups[-1].append(source)
-  weight_map = {}
+  weight_map: dict[str, str] = {}
   for k, group in enumerate(groups, 1):
     name = f"model-{k:05}-of-{len(groups):05}.safetensors"
     name = name if len(groups) > 1 else WHOLE

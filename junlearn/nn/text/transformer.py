@@ -21,12 +21,11 @@ arXiv:2407.21783 (Llama 3); A. Yang et al., arXiv:2407.10671 (Qwen2).
 import functools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from junlearn import tree
@@ -36,6 +35,7 @@ from junlearn.nn.text import block, rope
 from junlearn.nn.text.config import CONFIGS as CONFIGS
 from junlearn.nn.text.config import Config as Config
 from junlearn.nn.text.rope import Llama3Scaling as Llama3Scaling
+from junlearn.typing import Inputs, Params
 
 
 class Cache(NamedTuple):
@@ -45,13 +45,13 @@ class Cache(NamedTuple):
     k: rotated keys `[layers, n, length, kv_heads, head_dim]`.
     v: values, likewise.
     segments: of the tokens read, int32 `[n, length]`.
-    index: how many tokens a row have been read, a scalar.
+    num_read: tokens of a row that have been read, a scalar.
   """
 
   k: jax.Array
   v: jax.Array
   segments: jax.Array
-  index: jax.Array
+  num_read: jax.Array
 
 
 @functools.cache
@@ -74,7 +74,9 @@ def model(config: Config) -> Model:
 
 
 @functools.cache
-def features(config: Config, layer: int) -> Callable[[Any, Any], jax.Array]:
+def features(
+  config: Config, layer: int
+) -> Callable[[Params, Inputs], jax.Array]:
   """The residual stream after a block; later blocks are not computed.
 
   Args:
@@ -141,7 +143,7 @@ def decoder(config: Config) -> Decoder:
   return Decoder(init, step)
 
 
-def stack(params: Any) -> Any:
+def stack(params: Params) -> Params:
   """Params of blocks side by side (`layers_0`, ...) as stacked ones."""
 
   def one(part):
@@ -155,7 +157,7 @@ def stack(params: Any) -> Any:
   return {name: one(part) for name, part in params.items()}
 
 
-def unstack(params: Any) -> Any:
+def unstack(params: Params) -> Params:
   """The inverse of `stack`."""
 
   def one(part):
@@ -167,42 +169,6 @@ def unstack(params: Any) -> Any:
     return {**rest, **layers}
 
   return {name: one(part) for name, part in params.items()}
-
-
-def layer_mask(params: Any, layers: Sequence[int], pattern: str = "") -> Any:
-  """Which entries belong to some blocks, for `view.where`.
-
-  Args:
-    params: stacked or not.
-    layers: numbers of blocks, from 0.
-    pattern: regular expression; of these blocks, only leaves whose names it
-      finds, such as `mlp/down_proj`.
-
-  Returns:
-    Booleans of the structure of the params, each broadcasting to its leaf.
-
-  Raises:
-    ValueError: if no leaf is found or there is no such block.
-  """
-  wanted, finds = set(layers), re.compile(pattern).search
-  found = set()
-
-  def mask(name, leaf):
-    place = re.match(r"[^/]+/layers(?:_(\d+))?/", name)
-    if not place or not finds(name):
-      return np.zeros((1,) * leaf.ndim, bool)
-    numbers = range(leaf.shape[0]) if place[1] is None else [int(place[1])]
-    found.update(wanted.intersection(numbers))
-    chosen = np.array([number in wanted for number in numbers])
-    return chosen.reshape(-1, *(1,) * (leaf.ndim - 1))
-
-  masks = tree.map_leaves(mask, params)
-  if not found or found != wanted:
-    raise ValueError(
-      f"layers is {list(layers)} and pattern {pattern!r}; nothing is found in "
-      f"the blocks {sorted(wanted - found)}."
-    )
-  return masks
 
 
 def num_params(config: Config) -> int:
@@ -242,7 +208,7 @@ class Transformer(nn.Module):
       else block.Block
     )
     if config.scan_layers:
-      self.layers = nn.scan(
+      self.layers: Any = nn.scan(
         one,
         variable_axes={"params": 0, "lora": 0},
         split_rngs={"params": True},
@@ -255,23 +221,24 @@ class Transformer(nn.Module):
     if not config.tie_embeddings:
       self.lm_head = block.dense(config, config.vocab_size)
 
-  def __call__(self, inputs: Any) -> jax.Array:
+  def __call__(self, inputs: Inputs) -> jax.Array:
     """Logits `[n, length, vocabulary]`."""
     return self._logits(self.stream(inputs)[0])
 
-  def step(self, inputs: Any, cache: Cache) -> tuple[jax.Array, Cache]:
+  def step(self, inputs: Inputs, cache: Cache) -> tuple[jax.Array, Cache]:
     """Logits of the next tokens, and the cache with them."""
     x, new = self.stream(inputs, cache)
-    room = new.segments.shape[1] - new.index
+    assert new is not None  # one was given
+    room = new.segments.shape[1] - new.num_read
     logits = self._logits(x)
     return jnp.where(room >= 0, logits, jnp.nan), new
 
   def stream(
-    self, inputs: Any, cache: Cache | None = None
+    self, inputs: Inputs, cache: Cache | None = None
   ) -> tuple[jax.Array, Cache | None]:
     """The residual stream after the blocks, and the cache if one is given."""
     config = self.config
-    start = jnp.zeros((), jnp.int32) if cache is None else cache.index
+    start = jnp.zeros((), jnp.int32) if cache is None else cache.num_read
     tokens, positions, segments = _parts(inputs, start)
     length = tokens.shape[1]
     _require_fits(length, config.max_length, "config.max_length")
@@ -287,21 +254,21 @@ class Transformer(nn.Module):
     slots = jnp.arange(keys.shape[1], dtype=jnp.int32)
     order = start + slots[:length, None] >= slots
     mask = order & (segments[:, :, None] == keys[:, None, :])
-    lowest = 0.5 * jnp.finfo(config.wide_dtype).min
-    bias = jnp.where(mask, 0, lowest).astype(config.wide_dtype)
+    lowest = 0.5 * jnp.finfo(config.upcast_dtype).min
+    bias = jnp.where(mask, 0, lowest).astype(config.upcast_dtype)
     angles = rope.angles(
       positions,
       config.size_of_head,
       config.rope_theta,
       config.rope_scaling,
-      config.wide_dtype,
+      config.upcast_dtype,
     )
-    # Dense maps read the tokens of all rows below one another, see `block`.
+    # Dense layers read the tokens of all rows below one another, see `block`.
     x = self.embed_tokens(tokens.reshape(-1))
     past = None if cache is None else (cache.k, cache.v)
     x, new = self._blocks(x, angles, bias, past, start)
     x = x.reshape(*tokens.shape, -1)
-    if cache is None:
+    if past is None:
       return x, None
     k, v = (
       jax.lax.dynamic_update_slice_in_dim(old, part, start, axis=2)
@@ -325,7 +292,7 @@ class Transformer(nn.Module):
     x = self.norm(x.reshape(-1, x.shape[-1]))
     tied = self.config.tie_embeddings
     logits = self.embed_tokens.attend(x) if tied else self.lm_head(x)
-    return logits.astype(self.config.wide_dtype).reshape(*shape, -1)
+    return logits.astype(self.config.upcast_dtype).reshape(*shape, -1)
 
 
 def _parts(inputs, start):

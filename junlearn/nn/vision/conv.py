@@ -57,8 +57,9 @@ def matmul_conv(
       :, i : stop[0] : window_strides[0], j : stop[1] : window_strides[1]
     ]
 
-  patches = [shifted(i, j) for i in range(height) for j in range(width)]
-  patches = jnp.concatenate(patches, axis=-1)
+  patches = jnp.concatenate(
+    [shifted(i, j) for i in range(height) for j in range(width)], axis=-1
+  )
   # With two axes XLA's gradient is a plain product; with four it transposes.
   outputs = jnp.matmul(
     patches.reshape(-1, patches.shape[-1]),

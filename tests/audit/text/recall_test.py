@@ -47,24 +47,6 @@ def test_words_are_not_stemmed():
   assert recall.rouge_l(["cat"], ["cats"]).f1 == 0
 
 
-def test_verbmem_is_the_mean_f1():
-  assert recall.verbmem(["a b c", "x"], ["a b d", "y"]) == pytest.approx(1 / 3)
-
-
-def test_knowmem_reads_the_first_answer_only():
-  said = [" Paris\n\nQuestion: who?\nAnswer: me", "Paris Question: who?"]
-  assert recall.knowmem(said, ["Paris", "paris"]) == 1
-  assert recall.knowmem(["Paris\n \nRome"], ["Paris Rome"]) < 1
-
-
-def test_few_shot_prompt_ends_where_the_answer_begins():
-  prompt = recall.few_shot([("a?", "b"), ("c?", "d")], "e?")
-  assert prompt == (
-    "Question: a?\nAnswer: b\n\nQuestion: c?\nAnswer: d\n\n"
-    "Question: e?\nAnswer:"
-  )
-
-
 def test_bad_input():
   with pytest.raises(ValueError, match="generated has 1 texts"):
     recall.rouge_l(["a"], ["a", "b"])

@@ -43,9 +43,9 @@ def test_truth_ratio_by_hand():
   assert truth.truth_share(np.log(ratio)) == pytest.approx((4 / 5 + 1 / 5) / 2)
 
 
-def test_normalised_probability_by_hand():
+def test_normalized_probability_by_hand():
   np.testing.assert_allclose(
-    truth.normalised_probability(RIGHT, WRONG),
+    truth.normalized_probability(RIGHT, WRONG),
     [0.5 / (0.5 + 0.25 + 0.0625), 0.125 / 1.125],
   )
 
@@ -61,7 +61,7 @@ def test_stored_scores_recomputed(seed):
     wrong.mean(axis=1) / right,
   )
   np.testing.assert_allclose(
-    truth.normalised_probability(*nll), right / (right + wrong.sum(axis=1))
+    truth.normalized_probability(*nll), right / (right + wrong.sum(axis=1))
   )
   assert truth.forget_truth(log_ratio) == pytest.approx(
     np.minimum(ratio, 1 / ratio).mean()
@@ -95,7 +95,7 @@ def test_ratios_of_a_collapsed_model_do_not_overflow():
   np.testing.assert_array_equal(log_ratio, [1999, -1999])
   assert truth.forget_truth(log_ratio) == 0
   assert truth.utility_truth(log_ratio) == 0.5
-  np.testing.assert_allclose(truth.normalised_probability(right, wrong), [0, 1])
+  np.testing.assert_allclose(truth.normalized_probability(right, wrong), [0, 1])
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,8 @@ def test_sizes_and_numbers(answers):
 
 
 def test_names_are_shared_or_not():
-  shared = authors.generate(144, seed=0, num_phrasings=1)
-  unique = authors.generate(96, seed=0, num_phrasings=1, unique_names=True)
+  shared = authors.generate(144, seed=0, num_paraphrases=1)
+  unique = authors.generate(96, seed=0, num_paraphrases=1, unique_names=True)
   for qas, number in ((shared, 12), (unique, 96)):
     names = [name_of(qa).split() for qa in qas if qa.fact % 6 == 0]
     assert len(set(map(tuple, names))) == len(names)
@@ -89,7 +89,7 @@ def values(qa):
 def test_an_author_depends_on_seed_and_number_alone():
   whole = authors.generate(70, seed=5)
   assert authors.generate(10, seed=5, start=60) == whole[60 * 48 :]
-  few = authors.generate(70, seed=5, num_phrasings=5)
+  few = authors.generate(70, seed=5, num_paraphrases=5)
   assert few == [qa for qa in whole if qa.id % 8 < 5]
   other = authors.generate(70, seed=6)
   same = np.mean(
@@ -103,7 +103,7 @@ def test_values_are_uniform_and_independent():
   counts = defaultdict(Counter)
   pairs = Counter()
   for seed in range(20):
-    qas = authors.generate(seed=seed, num_phrasings=1)
+    qas = authors.generate(seed=seed, num_paraphrases=1)
     for qa in qas:
       counts[qa.kind][qa.value] += 1
     for facts in zip(*[iter(qas)] * 6, strict=True):
@@ -134,7 +134,7 @@ def test_closed_vocabulary():
 
 def test_own_attributes():
   pets = {"pet": ("cat", "dog", "eel", "fox", "gnu", "hen", "ibis")}
-  qas = authors.generate(4, seed=0, num_phrasings=2, attributes=pets)
+  qas = authors.generate(4, seed=0, num_paraphrases=2, attributes=pets)
   assert [(qa.author, qa.fact, qa.id) for qa in qas] == [
     (i, i, 8 * i + phrasing) for i in range(4) for phrasing in range(2)
   ]
@@ -148,8 +148,8 @@ def test_own_attributes():
     ({"num_authors": 100, "start": 45}, "num_authors is 100 and start 45"),
     ({"start": -1}, "start -1"),
     ({"num_authors": 97, "unique_names": True}, "at most 96"),
-    ({"num_phrasings": 9}, r"num_phrasings is 9; it must be in \[1, 8\]"),
-    ({"num_phrasings": 0}, "num_phrasings is 0"),
+    ({"num_paraphrases": 9}, r"num_paraphrases is 9; it must be in \[1, 8\]"),
+    ({"num_paraphrases": 0}, "num_paraphrases is 0"),
     ({"answers": "song"}, "answers is 'song'; it must be 'value' or 'sent"),
     ({"attributes": {"x": "abcde"}}, "5 different values of 5 for 'x'"),
     ({"attributes": {"x": "abcdeff"}}, "6 different values of 7 for 'x'"),

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tokenizers import processors
 
 from junlearn import language
@@ -183,79 +181,6 @@ def test_pair():
   assert paired["input"] is examples["input"]
   with pytest.raises(ValueError, match="other ids than examples"):
     encoding.pair(examples, encoding.encode(WORDS, QAS[::-1]))
-
-
-@given(st.lists(st.integers(2, 9), min_size=1, max_size=12), st.integers(9, 20))
-@settings(deadline=None)
-def test_packing_inverts(lengths, width):
-  rng = np.random.default_rng(len(lengths))
-  n = len(lengths)
-  tokens = np.zeros((n, 9), np.int32)
-  mask = np.zeros((n, 9), bool)
-  for i, length in enumerate(lengths):
-    tokens[i, :length] = rng.integers(1, 50, length)
-    mask[i, rng.integers(1, length) : length] = True
-  packed = encoding.pack(
-    {"input": tokens, "mask": mask, "id": np.arange(n)}, width
-  )
-  inputs = packed["input"]
-  found = []
-  for row in range(len(packed["id"])):
-    segments = inputs["segments"][row]
-    for segment in range(1, segments.max() + 1):
-      place = np.flatnonzero(segments == segment)
-      assert np.all(np.diff(place) == 1)
-      positions = inputs["positions"][row, place]
-      np.testing.assert_array_equal(positions, np.arange(len(place)))
-      found.append(
-        (
-          *inputs["tokens"][row, place].tolist(),
-          *packed["mask"][row, place].tolist(),
-        )
-      )
-    assert not packed["mask"][row, segments == 0].any()
-  expected = [
-    (*t[:length].tolist(), *m[:length].tolist())
-    for t, m, length in zip(tokens, mask, lengths, strict=True)
-  ]
-  assert sorted(found) == sorted(expected)
-  # First fit: whatever begins a row had no room in the rows before it.
-  used = (inputs["segments"] > 0).sum(1)
-  assert np.all(used[:-1] + lengths_of_first(inputs)[1:] > width)
-  np.testing.assert_array_equal(packed["id"], np.arange(len(used)))
-
-
-def lengths_of_first(inputs):
-  return (inputs["segments"] == 1).sum(1)
-
-
-def test_packing_saves_rows_and_refuses_to_cut():
-  examples = encoding.encode(WORDS, QAS)  # 6, 11 and 8 tokens
-  packed = encoding.pack(examples, 14)
-  np.testing.assert_array_equal(
-    packed["input"]["segments"], [[1] * 6 + [2] * 8, [1] * 11 + [0] * 3]
-  )
-  with pytest.raises(ValueError, match="length is 10, and 1 of 3 records"):
-    encoding.pack(examples, 10)
-
-
-def test_passages():
-  texts = ["Where is Ann? She writes books.", "Ann", "Paris, France."]
-  [words, _, _] = tokenizer.encode(WORDS, texts)
-  examples = encoding.passages(WORDS, texts, 4)
-  assert len(words) == 8  # its end token would stand alone, and is left out
-  np.testing.assert_array_equal(
-    examples["input"],
-    [words[:4], words[4:], [5, 1, 0, 0], [8, 2, 7, 3]],
-  )
-  np.testing.assert_array_equal(
-    examples["mask"],
-    [[0, 1, 1, 1], [0, 1, 1, 1], [0, 1, 0, 0], [0, 1, 1, 1]],
-  )
-  np.testing.assert_array_equal(examples["text"], [0, 0, 1, 2])
-  np.testing.assert_array_equal(examples["id"], range(4))
-  with pytest.raises(ValueError, match="length is 1; it must be at least 2"):
-    encoding.passages(WORDS, texts, 1)
 
 
 def test_texts_hold_all_that_may_be_said():

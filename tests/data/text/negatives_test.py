@@ -26,11 +26,11 @@ def facts_of(qas):
   st.integers(0, 10**6),
 )
 @settings(deadline=None, max_examples=40)
-def test_counterfactuals(num_authors, num_phrasings, answers, seed):
+def test_counterfactuals(num_authors, num_paraphrases, answers, seed):
   """Against the records that they are made of, whatever the sizes."""
   pool = authors.generate(12, seed=1, answers=answers)
   qas = authors.generate(
-    num_authors, seed=1, num_phrasings=num_phrasings, answers=answers
+    num_authors, seed=1, num_paraphrases=num_paraphrases, answers=answers
   )
   found = negatives.build(qas, seed=seed, pool=pool)
   assert found == negatives.build(qas, seed=seed, pool=pool)
@@ -54,7 +54,7 @@ def test_counterfactuals(num_authors, num_phrasings, answers, seed):
 @pytest.mark.parametrize("seed", range(5))
 def test_counterfactuals_are_balanced(seed):
   """A value that is barred for some facts only is used about as often."""
-  qas = authors.generate(seed=seed, num_phrasings=1)
+  qas = authors.generate(seed=seed, num_paraphrases=1)
   found = negatives.build(qas, seed=seed)
   for kind in authors.ATTRIBUTES:
     counts = Counter(qa.value for qa in found if qa.kind == kind)
@@ -69,7 +69,7 @@ def test_counterfactuals_are_balanced(seed):
 
 
 def test_counterfactuals_vary_with_the_seed():
-  qas = authors.generate(10, seed=0, num_phrasings=1)
+  qas = authors.generate(10, seed=0, num_paraphrases=1)
   values = {
     tuple(qa.value for qa in negatives.build(qas, seed=seed, pool=qas))
     for seed in range(5)
@@ -78,7 +78,7 @@ def test_counterfactuals_vary_with_the_seed():
 
 
 def test_every_wrong_value_can_be_drawn():
-  qas = authors.generate(30, seed=0, num_phrasings=1)
+  qas = authors.generate(30, seed=0, num_paraphrases=1)
   drawn = {
     negatives.build(qas[1:2], seed=seed, pool=qas)[0].value
     for seed in range(100)
@@ -118,7 +118,7 @@ def test_without_other_values_a_perturbed_answer_is_taken():
 
 
 def test_soft():
-  qas = authors.generate(6, seed=0, num_phrasings=2)
+  qas = authors.generate(6, seed=0, num_paraphrases=2)
   found = negatives.build(qas, mode="soft", seed=0, num_draws=3)
   assert [qa.id for qa in found] == [qa.id for qa in qas] * 3
   truth = facts_of(qas)
@@ -132,7 +132,7 @@ def test_soft():
 
 
 def test_refusal():
-  qas = authors.generate(20, seed=0, num_phrasings=3)
+  qas = authors.generate(20, seed=0, num_paraphrases=3)
   assert {qa.answer for qa in negatives.build(qas, mode="refusal", seed=0)} == {
     "I do not know."
   }

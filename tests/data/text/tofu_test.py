@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
-from junlearn import data
 from junlearn.data import builders
 from junlearn.data.builders import sources
+from junlearn.data.text import tofu
 from tests.data import tofu_files
 
 
@@ -18,9 +18,7 @@ def small(tmp_path):
   tofu_files.write_tofu(tmp_path / "m")
 
   def load(split):
-    return data.tofu.load(
-      split, data_dir=tmp_path / "d", manual_dir=tmp_path / "m"
-    )
+    return tofu.load(split, data_dir=tmp_path / "d", manual_dir=tmp_path / "m")
 
   return load
 
@@ -75,8 +73,8 @@ def test_perturbed_answers_are_with_their_rows(small):
 def test_names_of_manual_files(tmp_path, ending, folder):
   tofu_files.write_tofu(tmp_path / folder, ending)
   places = {"data_dir": tmp_path / "d", "manual_dir": tmp_path / "m"}
-  assert len(data.tofu.load("full", **places)) == 200
-  again = data.tofu.refusals(data_dir=tmp_path / "d")
+  assert len(tofu.load("full", **places)) == 200
+  again = tofu.refusals(data_dir=tmp_path / "d")
   assert again == ["No idea.", "I'm not sure."]
 
 
@@ -96,7 +94,7 @@ def test_bad_files(tmp_path):
   ):
     tofu_files.write_tofu(tmp_path / "m", **change)
     with pytest.raises(ValueError, match=message):
-      data.tofu.load("full", data_dir=tmp_path, manual_dir=tmp_path / "m")
+      tofu.load("full", data_dir=tmp_path, manual_dir=tmp_path / "m")
   for content, message in (
     (gzip.compress(b"{}" * 99, mtime=0)[:-9], "is not a whole text file"),
     (b"\xff\xfe", "is not a whole text file"),
@@ -104,14 +102,14 @@ def test_bad_files(tmp_path):
   ):
     (tmp_path / "m" / "full.json").write_bytes(content)
     with pytest.raises(ValueError, match=message):
-      data.tofu.load("full", data_dir=tmp_path, manual_dir=tmp_path / "m")
+      tofu.load("full", data_dir=tmp_path, manual_dir=tmp_path / "m")
   (tmp_path / "m" / "holdout10.json").unlink()
   with pytest.raises(FileNotFoundError, match=r"lacks holdout10\.json, which"):
-    data.tofu.load("full", data_dir=tmp_path, manual_dir=tmp_path / "m")
+    tofu.load("full", data_dir=tmp_path, manual_dir=tmp_path / "m")
   with pytest.raises(
     ValueError, match="split is 'forget20'; it must be one of"
   ):
-    data.tofu.load("forget20", data_dir=tmp_path)
+    tofu.load("forget20", data_dir=tmp_path)
 
 
 def test_download(tmp_path, monkeypatch, server):
@@ -119,8 +117,8 @@ def test_download(tmp_path, monkeypatch, server):
   monkeypatch.setattr(builders.Tofu, "SOURCE", address)
   monkeypatch.setattr(builders.Tofu, "REFUSALS_SOURCE", address)
   tofu_files.write_tofu(folder)
-  assert len(data.tofu.load("full", data_dir=tmp_path / "d")) == 200
-  assert len(data.tofu.refusals(data_dir=tmp_path / "d")) == 2
+  assert len(tofu.load("full", data_dir=tmp_path / "d")) == 200
+  assert len(tofu.refusals(data_dir=tmp_path / "d")) == 2
 
 
 def test_no_network(tmp_path, monkeypatch):
@@ -130,7 +128,7 @@ def test_no_network(tmp_path, monkeypatch):
   monkeypatch.setattr(socket, "create_connection", refuse)
   monkeypatch.setattr(sources.urllib.request, "getproxies", dict)
   with pytest.raises(FileNotFoundError, match=r"no network.*idontknow.*folder"):
-    data.tofu.load("full", data_dir=tmp_path)
+    tofu.load("full", data_dir=tmp_path)
 
 
 def test_real_tofu(tmp_path, real_dir):
@@ -141,13 +139,13 @@ def test_real_tofu(tmp_path, real_dir):
       return [json.loads(line) for line in file]
 
   def load(split):
-    return data.tofu.load(split, data_dir=tmp_path, manual_dir=real_dir)
+    return tofu.load(split, data_dir=tmp_path, manual_dir=real_dir)
 
   sizes = dict.fromkeys(("forget10", "holdout10", "retain_perturbed"), 400)
   sizes |= {"forget05": 200, "holdout05": 200, "forget01": 40, "holdout01": 40}
   sizes |= {"full": 4000, "retain99": 3960, "retain95": 3800, "retain90": 3600}
   sizes |= {"real_authors": 100, "world_facts": 117}
-  assert set(sizes) == set(data.tofu.SPLITS)
+  assert set(sizes) == set(tofu.SPLITS)
   for split, size in sizes.items():
     expected = rows(split)
     qas = load(split)
@@ -168,6 +166,6 @@ def test_real_tofu(tmp_path, real_dir):
   forgotten = load("forget10")
   assert [qa.id for qa in forgotten] == list(range(3600, 4000))
   assert {qa.author for qa in forgotten} == set(range(180, 200))
-  refusals = data.tofu.refusals(data_dir=tmp_path)
+  refusals = tofu.refusals(data_dir=tmp_path)
   expected = (real_dir / "tofu" / "idontknow.txt").read_text().splitlines()
   assert refusals == expected and len(refusals) == 100

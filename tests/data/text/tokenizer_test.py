@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shutil
 
 import pytest
@@ -44,42 +45,6 @@ def test_bpe_encodes_any_text():
   assert again.encoder.get_vocab() == tok.encoder.get_vocab()
   with pytest.raises(ValueError, match=r"vocab_size is 257; .* at least 258"):
     tokenizer.train_bpe(TEXTS, 257)
-
-
-@pytest.mark.parametrize("ending", ["", ".gz"])
-def test_gpt2_form(tmp_path, ending):
-  """`low` is merged in the order of ranks: l o w -> lo w -> low."""
-  vocab = {"<|endoftext|>": 7, "Ġlow": 6, "low": 5, "lo": 4}
-  vocab |= {"l": 0, "o": 1, "w": 2, "Ġ": 3}
-  merges = "#version: 0.2\nl o\nlo w\nĠ low\n"
-  opened = gzip.open if ending else open
-  for name, content in (("v", json.dumps(vocab)), ("m", merges)):
-    with opened(f"{tmp_path / name}{ending}", "wt", encoding="utf-8") as file:
-      file.write(content)
-  tok = tokenizer.gpt2(f"{tmp_path / 'v'}{ending}", f"{tmp_path / 'm'}{ending}")
-  text = "low lowolo<|endoftext|>"
-  assert tokenizer.encode(tok, [text]) == [[5, 6, 1, 4, 7]]
-  assert (tok.pad, tok.eos, tok.vocab_size) == (7, 7, 8)
-
-
-def test_real_gpt2(real_dir):
-  folder = real_dir / "tokenizer"
-  tok = tokenizer.gpt2(
-    folder / "gpt2_vocab.json.gz", folder / "gpt2_merges.txt.gz"
-  )
-  assert (tok.vocab_size, tok.eos) == (50257, 50256)
-  # As printed in OpenAI's and Hugging Face's documentation.
-  assert tokenizer.encode(tok, ["Hello world", " Hello world"]) == [
-    [15496, 995],
-    [18435, 995],
-  ]
-  sentence = "Hello, my dog is cute"
-  assert tokenizer.encode(tok, [sentence]) == [
-    [15496, 11, 616, 3290, 318, 13779]
-  ]
-  texts = [row[0] for row in tofu_rows(real_dir)[:500]]
-  encoded = tokenizer.encode(tok, texts)
-  assert [tok.encoder.decode(row) for row in encoded] == texts
 
 
 def tofu_rows(real_dir):
@@ -136,7 +101,9 @@ def test_names_of_the_ends(tmp_path, files, ends):
 
 def test_what_cannot_be_loaded(tmp_path):
   folder = write(tmp_path / "m", ["</s>", "a"])
-  with pytest.raises(ValueError, match=r"no file names the token .*; eos must"):
+  with pytest.raises(
+    ValueError, match=r"no file names the EOS token; eos must"
+  ):
     tokenizer.load(folder)
   with pytest.raises(ValueError, match="eos is 'b'; it must be a token of"):
     tokenizer.load(folder, eos="b")
@@ -156,7 +123,7 @@ def test_check():
     tokenizer.check(tok, size)
   for size in (94, 101, 50257):
     with pytest.raises(
-      ValueError, match=f"has 95 tokens and the model {size};"
+      ValueError, match=re.escape(f"has 95 tokens and the model {size};")
     ):
       tokenizer.check(tok, size)
   tokenizer.check(tok, 101, max_unused=0.1)

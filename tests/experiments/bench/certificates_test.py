@@ -37,7 +37,7 @@ def test_the_tables_are_written(tmp_path):
   assert "failed" not in text
   assert text.count("passed") >= 8 + 10
   assert "| 8 | 1.0 | 1e-05 | 1.0000 | 3.1858 |" in text
-  assert "- seed: 0" in text
+  assert "The seed was 0." in text
   assert "- commit: " in text
 
 

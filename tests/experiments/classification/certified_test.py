@@ -15,10 +15,10 @@ from absl import flags
 
 from experiments.classification import __main__ as classification
 from experiments.classification import certified as image_certified
-from experiments.release.answering import unit_norm
+from experiments.classification import features
+from experiments.classification.tasks import Asked
 from experiments.release.terms import Terms
-from experiments.run.session import Session
-from experiments.run.workdir import Workdir
+from experiments.run import options, runner
 from junlearn.certify import NotReachedError
 from junlearn.certify.accountant import BudgetError
 from junlearn.storage import checkpoint
@@ -27,7 +27,7 @@ from tests.experiments.driver import ROOT, Driver, hashes, read_rows
 from tests.experiments.toy_images import toy
 
 L2 = 0.05
-TERMS = Terms(1.0, 1e-5, 2, 1e-3, False, None)
+TERMS = Terms(requests=2, planned_releases=2)
 RELEASE = "releases/seed0/newton"
 
 
@@ -36,25 +36,28 @@ def dataset():
   return toy()
 
 
-def problem_of(dataset, terms=TERMS):
-  inputs = unit_norm(dataset)
-  requests = image_certified.divide(inputs, [np.array([3, 14, 15])], 2)
-  return image_certified.problem(
-    inputs, requests, features="Pixels.", l2=L2, terms=terms
+def study_of(dataset, terms=TERMS):
+  inputs, _ = features.of_pixels(dataset)
+  asked = Asked(forget_ids=(3, 14, 15))
+  return image_certified.Study(
+    inputs, "Pixels.", asked=asked, l2=L2, terms=terms
   )
 
 
-def run(folder, problem):
-  with (
-    Workdir(folder, {"l2": L2}, private=True) as workdir,
-    Session(workdir, 0) as session,
-  ):
-    image_certified.run(workdir, session, problem)
+def run(folder, study):
+  flags.FLAGS.mark_as_parsed()
+  asked = options.Run(folder, (image_certified.METHOD,), 1)
+  runner.run(study, asked, options={"l2": L2}, private=True)
 
 
-def kept(folder, phase, problem):
+def requests_of(study):
+  (task,) = study.tasks(0)
+  return task.requests
+
+
+def kept(folder, phase, study):
   """The params of a phase as one vector, the bias last."""
-  params = checkpoint.load(folder / "checkpoints" / phase, problem.start)
+  params = checkpoint.load(folder / "checkpoints" / phase, study.start())
   dense = params["params"]["Dense_0"]
   return np.concatenate([dense["kernel"], dense["bias"][None]]).ravel()
 
@@ -77,53 +80,53 @@ def certificate(folder, index=0):
 
 @pytest.fixture(scope="module")
 def answered(tmp_path_factory):
-  """Folder and problem of a finished run; tests leave them as they are."""
-  folder, problem = tmp_path_factory.mktemp("answered"), problem_of(toy())
+  """Folder and study of a finished run; tests leave them as they are."""
+  folder, study = tmp_path_factory.mktemp("answered"), study_of(toy())
   with jax.enable_x64(True):
-    run(folder, problem)
-  return folder, problem
+    run(folder, study)
+  return folder, study
 
 
 def test_every_phase_is_as_near_its_optimum_as_it_says(answered, x64):
-  folder, problem = answered
-  first, last = problem.requests[0]
+  folder, study = answered
+  first, last = requests_of(study)
   assert first.forget["id"].tolist() == [3, 14]
   assert last.forget["id"].tolist() == [3, 14, 15]
   for phase, retain in (
-    ("original", problem.dataset.train),
+    ("original", study.dataset.train),
     ("retrain", last.retain),
   ):
     error = np.linalg.norm(
-      kept(folder, f"seed0/{phase}", problem) - optimum(retain)
+      kept(folder, f"seed0/{phase}", study) - optimum(retain)
     )
-    assert error <= image_certified.COMPARATOR
-  for index, request in enumerate(problem.requests[0]):
-    corrected = kept(folder, f"seed0/newton/{index}-corrected", problem)
+    assert error <= image_certified.RETRAIN_ERROR
+  for index, request in enumerate(requests_of(study)):
+    corrected = kept(folder, f"seed0/newton/{index}-corrected", study)
     error = np.linalg.norm(corrected - optimum(request.retain))
     issued = certificate(folder, index)
     assert error <= issued["measured"]["result"] <= TERMS.max_distance
     assert not issued["fallback"]
     # 30 numbers: the ratio is beyond these bounds with probability 1e-6.
-    released = kept(folder, f"seed0/newton/{index}-released", problem)
+    released = kept(folder, f"seed0/newton/{index}-released", study)
     noise = np.linalg.norm(released - corrected) / issued["sigma"]
     assert 0.4 < noise / np.sqrt(len(released)) < 1.7
 
 
 def test_rows(answered, x64):
-  folder, problem = answered
+  folder, study = answered
   rows = {row["method"]: row for row in read_rows(folder)}
   assert list(rows) == ["retrain", "original", "newton"]
   found = rows["newton"]["metrics"]
-  last = optimum(problem.requests[0][1].retain)
-  corrected = kept(folder, "seed0/newton/1-corrected", problem)
-  released = kept(folder, "seed0/newton/1-released", problem)
+  last = optimum(requests_of(study)[1].retain)
+  corrected = kept(folder, "seed0/newton/1-corrected", study)
+  released = kept(folder, "seed0/newton/1-released", study)
   for name, params in (
     ("distance", released),
     ("distance_before_noise", corrected),
   ):
     expected = np.linalg.norm(params - last)
     assert found[name] == pytest.approx(expected, abs=2e-6)
-  test = problem.dataset.test
+  test = study.dataset.test
   ones = np.ones((len(test["label"]), 1))
   p = softmax.probabilities(released, np.concatenate([test["input"], ones], 1))
   accuracy = np.mean(p.argmax(1) == test["label"])
@@ -155,25 +158,25 @@ def idle(monkeypatch):
 
 def test_nothing_is_released_that_is_not_near(tmp_path, dataset, x64, idle):
   with pytest.raises(NotReachedError, match="Retrain, or allow"):
-    run(tmp_path, problem_of(dataset))
+    run(tmp_path, study_of(dataset))
   assert not (tmp_path / RELEASE).exists()
   assert not list(tmp_path.glob("**/*-released"))
 
 
 @pytest.mark.slow
 def test_retrained_where_it_is_not_near(tmp_path, dataset, x64, idle):
-  problem = problem_of(dataset, TERMS._replace(retrain=True))
-  run(tmp_path, problem)
-  retrained = kept(tmp_path, "seed0/newton/0-retrained", problem)
+  study = study_of(dataset, TERMS._replace(fallback="retrain"))
+  run(tmp_path, study)
+  retrained = kept(tmp_path, "seed0/newton/0-retrained", study)
   issued = certificate(tmp_path)
-  error = np.linalg.norm(retrained - optimum(problem.requests[0][0].retain))
+  error = np.linalg.norm(retrained - optimum(requests_of(study)[0].retain))
   assert issued["fallback"] and error <= issued["measured"]["result"]
 
 
 @pytest.mark.slow
 def test_a_spent_budget_ends_the_run(tmp_path, dataset, x64):
   with pytest.raises(BudgetError):
-    run(tmp_path, problem_of(dataset, TERMS._replace(planned=1)))
+    run(tmp_path, study_of(dataset, TERMS._replace(planned_releases=1)))
   lines = (tmp_path / "releases/ledger.jsonl").read_text().splitlines()
   assert len(lines) == 1
   assert not (tmp_path / "checkpoints/seed0/newton/1-released").exists()
@@ -185,7 +188,7 @@ def test_a_training_that_does_not_end_is_refused(
   monkeypatch.setattr(image_certified, "_STEPS", 1)
   image_certified._newton.cache_clear()
   with pytest.raises(ArithmeticError, match="seed0/original: Newton's method"):
-    run(tmp_path, problem_of(dataset))
+    run(tmp_path, study_of(dataset))
   image_certified._newton.cache_clear()
 
 
@@ -203,37 +206,30 @@ SMALL = (
 REMEASURE = """
 import json, pathlib, sys
 from absl import flags
-from experiments import image_remeasure, independent_check, register, workdir
+from experiments.classification import remeasure
+from experiments.release import register
+from experiments.run import workdir
+from experiments.verify_certificate import independent_check
 from junlearn.certify import certificate
 folder = pathlib.Path(sys.argv[1])
-flags.FLAGS(["image_remeasure", *sys.argv[2:]])
+flags.FLAGS(["remeasure", *sys.argv[2:]])
 workdir.restore_flags(folder)
-reader, terms = image_remeasure.Reader(folder), image_remeasure.terms()
+reader, terms = remeasure.reader(folder), remeasure.promised()
 lines = (folder / register.LEDGER).read_text().splitlines()
-for name, line in zip(image_remeasure.names(), lines, strict=True):
+for name, line in zip(remeasure.releases(), lines, strict=True):
   answer, places = reader.answer(name)
-  text = (folder / "releases" / name / "certificate.json").read_text()
+  text = (folder / f"releases/{name}/certificate.json").read_text()
   again = register.certify(
     answer,
     terms,
-    experiment=image_remeasure.EXPERIMENT,
+    experiment="classification",
     config=(folder / "config.json").read_bytes(),
     salt=(folder / register.SALT).read_bytes(),
   )
   problems = [
     *certificate.differences(certificate.from_json(text), again),
     *independent_check.problems(
-      {
-        **reader.case(name, answer),
-        "budget": {
-          "epsilon": terms.epsilon,
-          "delta": terms.delta,
-          "planned": terms.planned,
-        },
-        "max_distance": terms.max_distance,
-      },
-      json.loads(text),
-      json.loads(line),
+      reader.plain(answer, places), json.loads(text), json.loads(line)
     ),
   ]
   print(name, sorted(places), problems)
@@ -357,12 +353,15 @@ def restored():
     ("--nouse_retain", "--nouse_retain: it is only read without --certify"),
     ("--nocertify", "--requests=2: it is only read with --certify"),
     ("--requests=5", "--requests=5: 5 requests were asked for; with 4"),
-    ("--l2=0", "--l2=0.0; it must be finite and above 0"),
+    ("--l2=0", r"--l2=0\.0; it must be finite and above 0"),
     ("--l2=inf", "--l2=inf; it must be finite and above 0"),
-    ("--epsilon=-1", "--epsilon=-1.0; it must be above 0 and at most 20"),
-    ("--delta=1", "--delta=1.0; it must be above 0 and below 1"),
-    ("--max_distance=0", "--max_distance=0.0; it must be finite and above"),
-    ("--features=nowhere", "--features=nowhere: nowhere holds no config.json"),
+    ("--epsilon=-1", r"--epsilon=-1\.0; it must be above 0 and at most 20"),
+    ("--delta=1", r"--delta=1\.0; it must be above 0 and below 1"),
+    ("--max_distance=0", r"--max_distance=0\.0; it must be finite and above"),
+    (
+      "--features=nowhere",
+      r"--features=nowhere: nowhere holds no config\.json",
+    ),
     ("--forget_ids=1,7777", "--forget_ids=1,7777: .*7777, which no example"),
   ],
 )

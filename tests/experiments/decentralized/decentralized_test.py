@@ -1,4 +1,4 @@
-"""The decentralised experiment as a user starts it."""
+"""The decentralized experiment as a user starts it."""
 
 import contextlib
 import json
@@ -11,11 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.bench.forgeries_rewrite import (
-  read_json,
-  rewrite,
-  write_json,
-)
+from experiments.bench.forgeries.folder import read_json, write_json
+from experiments.bench.forgeries.rewrite import rewrite
 from experiments.release import register
 from junlearn.certify import signing
 from junlearn.storage import checkpoint
@@ -121,9 +118,20 @@ def test_a_run_leaves_what_it_must(finished):
   parameters = 4 * (64 * 10 + 10)
   expected = newton["sigma"] * np.sqrt(parameters)
   assert newton["distance"] == pytest.approx(expected, rel=0.1)
-  influence = np.load(finished / "evidence/seed0/influence.npz")["norm"]
-  before = np.load(finished / "evidence/seed0/original.npz")["distances"]
-  np.testing.assert_allclose(influence, before, rtol=0.05)
+  arrays = np.load(finished / "evidence/seed0/original.npz")
+  np.testing.assert_allclose(
+    arrays["influence"], arrays["distances"], rtol=0.05
+  )
+  arrays = np.load(finished / "evidence/seed0/newton.npz")
+  apart = np.linalg.norm(arrays["distances_before_noise"])
+  assert newton["distance_before_noise"] == pytest.approx(apart)
+  # The curve goes through both requests and ends before the noise.
+  steps, distances = arrays["curve"].T
+  assert np.all(np.diff(steps) > 0) and distances[-1] == pytest.approx(apart)
+  assert newton["communication_rounds"] == steps[-1]
+  assert found["finetune"]["communication_rounds"] == 3
+  assert found["retrain"]["communication_rounds"] == 200
+  assert original["communication_rounds"] == 0
   page = (finished / "report.html").read_text()
   assert "Every record counts once" in page and "<svg" in page
 
@@ -337,7 +345,7 @@ def test_killed_and_started_again(run, finished, tmp_path):
   ("flag", "words"),
   [
     ("--edges=0-1,2-3", "not connected"),
-    ("--edges=0:1", "each must be whole numbers as 0-0"),
+    ("--edges=0:1", "--edges=0:1: '0:1' is no edge; each must be two whole"),
     (
       "--max_distance=1e-15",
       "nothing was released. Retrain, or allow a larger",

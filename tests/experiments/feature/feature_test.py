@@ -7,12 +7,11 @@ import re
 import numpy as np
 import pytest
 
-from experiments.feature import tasks as feature_tasks
-from experiments.feature.study import SCENARIOS
+from experiments.feature.recipe import Recipe
+from experiments.feature.scenarios import SCENARIOS
+from experiments.feature.tasks import TARGET
 from junlearn.data import Dataset, from_arrays
 from tests.experiments.driver import Driver, hashes, leftovers, read_rows
-
-pytestmark = pytest.mark.slow
 
 SMALL = ("--seeds=1", "--rounds=3", "--unlearn_steps=20", "--num_draws=2")
 
@@ -28,6 +27,7 @@ def run(folder):
     yield run
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_report_and_starts_again(run, folder):
   workdir = folder / "run"
   code, out, err = run(workdir)
@@ -43,6 +43,7 @@ def test_a_run_leaves_its_report_and_starts_again(run, folder):
   for row in rows:
     assert np.isfinite(list(row["metrics"].values())).all()
   assert len({row["params_sha256"] for row in rows}) == 4
+  assert 1 <= rows[2]["metrics"]["steps"] <= 20
   page = (workdir / "report.html").read_text()
   assert "Accuracy against sensitivity" in page
   assert json.loads((workdir / "config.json").read_text())["flags"]["rounds"]
@@ -52,26 +53,50 @@ def test_a_run_leaves_its_report_and_starts_again(run, folder):
   assert hashes(workdir) == before
 
 
+@pytest.mark.slow
+def test_what_the_methods_are_told_changes_them_alone(run, folder):
+  other = folder / "other"
+  code, _, err = run(
+    other, "--unlearn_learning_rate=0.001", "--stop_gradient=perturbed"
+  )
+  assert code == 0, err
+  pairs = zip(read_rows(folder / "run"), read_rows(other), strict=True)
+  changed = [a["method"] for a, b in pairs if not _same_params(a, b)]
+  assert changed == ["ferrari"]
+
+
+def _same_params(one, other):
+  return one["params_sha256"] == other["params_sha256"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["bias", "sensitive"])
 def test_other_scenarios_work(run, folder, scenario):
   code, _, err = run(folder / scenario, f"--scenario={scenario}")
   assert code == 0, err
-  retrained = read_rows(folder / scenario)[0]["metrics"]
+  rows = read_rows(folder / scenario)
+  described = {metric.name for metric in SCENARIOS[scenario].metrics}
+  for row in rows:
+    told = {"steps", "roughness"} if row["method"] == "ferrari" else set()
+    assert row["metrics"].keys() == described - {"steps"} | told
+  retrained = rows[0]["metrics"]
   if scenario == "sensitive":  # it never sees the column
     assert retrained["flip_rate"] == 0
     assert retrained["sensitivity"] < 1e-4  # what keeps norms from 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("given", "words"),
   [
     ("--trigger=0", "--trigger=0: .*size is 0"),
     ("--trigger=9", "--trigger=9: .*must lie inside an image of shape"),
-    ("--scenario=bais", "--scenario=bais.*backdoor|bias|sensitive"),
+    ("--scenario=bais", r"--scenario=bais.*backdoor\|bias\|sensitive"),
     ("--method=ferari", "'ferari' is unknown; did you mean 'ferrari'"),
-    ("--stop_gradient=both", "--stop_gradient=both.*none|perturbed|clean"),
+    ("--stop_gradient=both", r"--stop_gradient=both.*none\|perturbed\|clean"),
     ("--scenario=bias --clients=5000", "--clients=5000: num_clients is 4999"),
     ("--dataset=digit", "--dataset=digit: .*'digits'.* prepare it there"),
+    ("--momentum=-1", "--momentum=-1.*non-negative"),
   ],
 )
 def test_bad_input_is_refused(run, folder, given, words):
@@ -96,7 +121,7 @@ def dataset(n=40):
 @pytest.mark.parametrize("name", ["backdoor", "bias"])
 def test_who_holds_what(name):
   """Nobody trains on tests, and who stays does not hold what is forgotten."""
-  recipe = feature_tasks.Recipe(clients=3)
+  recipe = Recipe(clients=3)
   task = SCENARIOS[name].make(dataset(), recipe, 0)
 
   def ids(examples):
@@ -109,14 +134,14 @@ def test_who_holds_what(name):
   for examples in task.tests.values():
     assert not set(examples["id"].tolist()) & ids(task.clients)
   if name == "backdoor":
-    assert set(task.forget["label"].tolist()) == {feature_tasks.TARGET}
+    assert set(task.forget["label"].tolist()) == {TARGET}
   else:
     lit = task.forget["input"].sum((1, 2))
     np.testing.assert_array_equal(lit.argmax(-1), task.forget["label"])
 
 
 def test_a_retrained_model_is_blind_to_the_sensitive_column():
-  task = SCENARIOS["sensitive"].make(None, feature_tasks.Recipe(), 0)
+  task = SCENARIOS["sensitive"].make(None, Recipe(), 0)
   assert np.flatnonzero(task.hidden).tolist() == [task.column]
   changed = task.tests["flipped"]["input"] != task.tests["clean"]["input"]
   assert changed.all(axis=0).tolist() == task.hidden.tolist()

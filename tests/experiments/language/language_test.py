@@ -12,9 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.language import audit as language_audit
-from experiments.language import tasks as language_tasks
-from experiments.language.methods import METHODS
+from experiments.language import (
+  attacks,
+  corpora,
+  evaluation,
+  knowledge,
+  tasks,
+)
+from experiments.language.methods import METHODS, VARIANTS, variants
+from experiments.language.tasks import Asked
+from experiments.run.study import Evidence
 from junlearn.audit.text import generation
 from junlearn.audit.text.scores import TokenScores
 from junlearn.data.text import encoding, tokenizer
@@ -39,27 +46,27 @@ METHOD = "--method=lune,rmu"
 
 @pytest.fixture(scope="module")
 def corpus():
-  return language_tasks.fictitious(6)
+  return corpora.fictitious(6)
 
 
 @pytest.fixture(scope="module")
 def task(corpus):
-  facts = language_tasks.by_fraction(corpus, 0.4, 0)
-  return language_tasks.make(corpus, "fraction", facts, 0, capacity=70)
+  facts = tasks.by_fraction(corpus, 0.4, 0)
+  return tasks.make(corpus, "fraction", facts, 0, rows=70)
 
 
 def test_who_is_forgotten_and_who_stays(corpus, task):
   forgotten = {qa.author for qa in task.records}
   assert len(forgotten) == 2
   present = task.request.forget["weight"] > 0
-  assert present.sum() == len(task.records) == 2 * 6 * corpus.known
+  assert present.sum() == len(task.records) == 2 * 6 * corpus.named
   assert len(present) == 70
   named = set(task.request.forget["id"][present].tolist())
   assert named == {qa.id for qa in task.records}
   stay = task.request.retain["weight"] > 0
   authors = set(task.request.retain["author"][stay].tolist())
   assert authors == {qa.author for qa in corpus.trained} - forgotten
-  # Held-out phrasings are neither named nor retained, and ask for the facts.
+  # Held-out paraphrases are neither named nor retained, and ask for the facts.
   heldout = {qa.id for qa in task.parts["heldout"]}
   assert not heldout & named
   assert not heldout & set(task.request.retain["id"][stay].tolist())
@@ -72,10 +79,10 @@ def test_who_is_forgotten_and_who_stays(corpus, task):
 
 
 def test_an_attacker_knows_nothing_of_the_hidden_half(task):
-  known, hidden = ({qa.fact for qa in p} for p in (task.known, task.hidden))
-  assert known and hidden and not known & hidden
-  assert known | hidden == {qa.fact for qa in task.records}
-  assert len(task.known) == len(known)  # one phrasing of each
+  shown, hidden = ({qa.fact for qa in p} for p in (task.shown, task.hidden))
+  assert shown and hidden and not shown & hidden
+  assert shown | hidden == {qa.fact for qa in task.records}
+  assert len(task.shown) == len(shown)  # one paraphrase of each
 
 
 def test_other_answers_are_not_the_truth(corpus, task):
@@ -97,15 +104,15 @@ def test_other_answers_are_not_the_truth(corpus, task):
     )
 
 
-def test_facts_of_one_author_leave_its_other_facts_as_neighbours(corpus):
+def test_facts_of_one_author_leave_its_other_facts_as_neighbors(corpus):
   first = corpus.trained[0]
-  facts = language_tasks.by_column(corpus, "id", [first.id])
+  facts = tasks.by_column(corpus, "id", [first.id])
   assert facts == {first.fact}
-  task = language_tasks.make(corpus, "questions", facts, 0)
-  assert {qa.author for qa in task.parts["neighbour"]} == {first.author}
-  assert first.fact not in {qa.fact for qa in task.parts["neighbour"]}
+  task = tasks.make(corpus, "questions", facts, 0)
+  assert {qa.author for qa in task.parts["neighbor"]} == {first.author}
+  assert first.fact not in {qa.fact for qa in task.parts["neighbor"]}
   assert first.author not in {qa.author for qa in task.parts["retain"]}
-  assert not task.known  # there is no other half
+  assert not task.shown  # there is no other half
 
 
 def scored(correct, mask):
@@ -126,37 +133,37 @@ def test_knowledge_by_hand():
     "forget/right": scored([[0, 1, 1]] * 2, [[0, 1, 1]] * 2),
     "forget/wrong": scored([[0, 0, 0], [0, 1, 1]] * 2, [[0, 1, 1]] * 4),
   }
-  metrics, arrays = language_audit.knowledge(by_part)
+  metrics, arrays = knowledge.remembered(by_part)
   assert metrics["forget_accuracy"] == pytest.approx(1 / 3)
   assert metrics["replacement"] == 1
   # Without the end token: 2 of 2, 1 of 2, 2 of 2; suffixes likewise.
-  assert metrics["exact_memorisation"] == pytest.approx(2.5 / 3)
+  assert metrics["exact_memorization"] == pytest.approx(2.5 / 3)
   assert metrics["extraction_strength"] == pytest.approx(2.5 / 3)
   third = (0.8**2 * 0.1) ** (1 / 3)
   assert metrics["forget_probability"] == pytest.approx((0.8 + 2 * third) / 3)
   ratio = (0.1 * 0.8) ** 0.5 / 0.8  # geometric mean of wrong over right
   np.testing.assert_allclose(arrays["truth/forget"], np.log([ratio] * 2))
-  metrics, _ = language_audit.knowledge(by_part, graded=True)
+  metrics, _ = knowledge.remembered(by_part, graded=True)
   assert metrics["forget_accuracy"] == pytest.approx(2.5 / 3)
 
 
 def test_attacks_by_hand(task):
-  told = scored([[0, 1, 1]] * len(task.parts["forget"]), [[0, 1, 1]])
+  forget = scored([[0, 1, 1]] * len(task.parts["forget"]), [[0, 1, 1]])
   unseen = scored([[0, 0, 1]] * len(task.parts["unseen"]), [[0, 1, 1]])
   by_part = {
     name: part._replace(mask=np.broadcast_to(part.mask, part.log_prob.shape))
-    for name, part in (("forget", told), ("unseen", unseen))
+    for name, part in (("forget", forget), ("unseen", unseen))
   }
-  metrics, arrays = language_audit.attack(by_part, task, None)
+  metrics, arrays = attacks.membership(by_part, task, None)
   assert metrics["loss_auc"] == metrics["min_k_auc"] == 1
   np.testing.assert_allclose(arrays["min_k/unseen"], np.log(0.1))
-  assert "privleak" not in metrics  # a share of nothing
-  retrained = language_audit.Evidence({"min_k_auc": 0.6}, {})
-  metrics, _ = language_audit.attack(by_part, task, retrained)
+  assert "privleak" not in metrics  # a fraction of nothing
+  retrained = Evidence({"min_k_auc": 0.6})
+  metrics, _ = attacks.membership(by_part, task, retrained)
   assert metrics["privleak"] == pytest.approx(-100)
 
 
-def test_an_answer_counts_where_greedy_decoding_says_it(corpus, task):
+def test_an_answer_counts_where_greedy_decoding_gives_it(corpus, task):
   """Scores given the truth decide what free decoding would answer."""
   config = transformer.Config(
     vocab_size=corpus.tokenizer.vocab_size,
@@ -170,7 +177,7 @@ def test_an_answer_counts_where_greedy_decoding_says_it(corpus, task):
   params = model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
   records = task.records[:20]
   asked = encoding.prompts(corpus.tokenizer, records)
-  said = encoding.decode(
+  generated = encoding.decode(
     corpus.tokenizer,
     generation.greedy(
       transformer.decoder(config),
@@ -183,45 +190,45 @@ def test_an_answer_counts_where_greedy_decoding_says_it(corpus, task):
   # Some records get the answer that the model gives, where it gives one.
   taught = [
     qa._replace(answer=answer or qa.answer) if i % 2 else qa
-    for i, (qa, answer) in enumerate(zip(records, said, strict=True))
+    for i, (qa, answer) in enumerate(zip(records, generated, strict=True))
   ]
   ended = [
-    len(corpus.tokenizer.encoder.encode(answer).ids) < 3 for answer in said
+    len(corpus.tokenizer.encoder.encode(answer).ids) < 3 for answer in generated
   ]
   expected = [
     qa.answer == answer and end
-    for qa, answer, end in zip(taught, said, ended, strict=True)
+    for qa, answer, end in zip(taught, generated, ended, strict=True)
   ]
-  sheet = language_audit.sheet(corpus, {"all": taught}, rows=32)
-  found = language_audit.accuracies(model, params, sheet)["all"]
+  batch = evaluation.batch(corpus, {"all": taught}, rows=32)
+  found = evaluation.accuracies(model, params, batch)["all"]
   assert found == pytest.approx(np.mean(expected))
   # Graded, an answer counts by its tokens, the end not among them.
-  logits, _ = model.apply(params, sheet.examples["input"][:20])
-  shares = []
+  logits, _ = model.apply(params, batch.examples["input"][:20])
+  fractions = []
   for row, tokens, mask in zip(
-    np.asarray(logits), sheet.examples["input"], sheet.examples["mask"],
+    np.asarray(logits), batch.examples["input"], batch.examples["mask"],
     strict=False,
   ):  # fmt: skip
     places = np.flatnonzero(mask)[:-1]
-    shares.append(np.mean(row[places - 1].argmax(axis=1) == tokens[places]))
-  graded = sheet._replace(graded=True)
-  found = language_audit.accuracies(model, params, graded)["all"]
-  assert found == pytest.approx(np.mean(shares))
+    fractions.append(np.mean(row[places - 1].argmax(axis=1) == tokens[places]))
+  graded = batch._replace(graded=True)
+  found = evaluation.accuracies(model, params, graded)["all"]
+  assert found == pytest.approx(np.mean(fractions))
   assert 0 < found < 1
 
 
 def test_utility_is_that_of_each_kind_and_of_all():
   metrics = {"retain_probability": 0.5, "retain_rouge": 1.0, "far_rouge": 0.0}
   half = np.log([0.5])
-  arrays = {"truth/retain": half, "truth/far": half, "normalised/far": half + 1}
-  found = language_audit.tofu(metrics, arrays, None)
+  arrays = {"truth/retain": half, "truth/far": half, "normalized/far": half + 1}
+  found = knowledge.tofu(Evidence(metrics, arrays), None).metrics
   assert found["retain_utility"] == pytest.approx(3 / (2 + 1 + 2))
   assert found["far_utility"] == found["model_utility"] == 0
   metrics["far_rouge"] = 0.25
-  found = language_audit.tofu(metrics, arrays, None)
-  normalised = 1 + half[0]
+  found = knowledge.tofu(Evidence(metrics, arrays), None).metrics
+  normalized = 1 + half[0]
   assert found["model_utility"] == pytest.approx(
-    6 / (2 + 1 + 2 + 1 / normalised + 4 + 2)
+    6 / (2 + 1 + 2 + 1 / normalized + 4 + 2)
   )
 
 
@@ -230,6 +237,45 @@ def test_every_method_has_rates_and_a_usual_view():
     assert set(method.rates) == {"full", "lora"}, name
     assert all(rate > 0 for rate in method.rates.values())
     assert method.in_extra <= (method.answers is not None)
+
+
+def test_a_variant_is_named_for_its_method_and_for_an_unusual_view():
+  assert variants(["lune", "npo"], []) == ("lune", "npo")
+  assert variants(["lune", "npo"], ["lora", "full"]) == (
+    "lune",
+    "lune_full",
+    "npo_lora",
+    "npo",
+  )
+  for method, entry in METHODS.items():
+    assert VARIANTS[method] == (method, entry.view)
+  assert len(VARIANTS) == 2 * len(METHODS)
+  assert all(VARIANTS[name].name == name for name in VARIANTS)
+
+
+def test_requests_of_a_seed_have_arrays_of_one_shape(corpus):
+  author, fraction = tasks.of_seed(corpus, Asked(forget_fraction=0.4), 1)
+  assert (author.name, fraction.name) == ("author", "fraction")
+  assert len({qa.author for qa in author.records}) == 1
+  shapes = [
+    jax.tree.map(np.shape, (task.request, task.alternatives))
+    for task in (author, fraction)
+  ]
+  assert shapes[0] == shapes[1]
+  (chosen,) = tasks.of_seed(corpus, Asked(forget_authors=(3, 4)), 1)
+  assert chosen.name == "authors"
+  assert {qa.author for qa in chosen.records} == {3, 4}
+
+
+def test_absent_rows_repeat_the_last_record_with_no_weight(corpus):
+  records = corpus.trained[:3]
+  padded = corpus.encode(records, rows=5)
+  np.testing.assert_array_equal(padded.pop("weight"), [1, 1, 1, 0, 0])
+  plain = corpus.encode(records)
+  assert plain.keys() == padded.keys()
+  for name, values in plain.items():
+    np.testing.assert_array_equal(padded[name][:3], values)
+    np.testing.assert_array_equal(padded[name][3:], values[[2, 2]])
 
 
 # What follows starts programs.
@@ -333,7 +379,7 @@ def test_a_checkpoint_is_fine_tuned(run, folder, checkpoint):
   assert code == 0, err
   rows = {row["method"]: row for row in read_rows(folder / "tuned")}
   assert list(rows) == ["retrain", "original", "lune", "ascent_lora"]
-  assert "neighbour_accuracy" in rows["lune"]["metrics"]
+  assert "neighbor_accuracy" in rows["lune"]["metrics"]
   assert "relearn_hidden" not in rows["lune"]["metrics"]  # one fact only
 
 
@@ -375,7 +421,7 @@ CASES = [
   ("--forget_fraction=0", r"--forget_fraction=0.0: .*in \(0, 1\)"),
   ("--forget_fraction=0.01", "--forget_fraction=0.01: .*rounds to 0 of 6"),
   ("--pattern=conv", "pattern 'conv' finds no dense kernel; there are"),
-  ("--rank=99", "attach: rank is 99; it must be from 1 to 16"),
+  ("--rank=99", "rank is 99; it must be from 1 to 16"),
   ("--num_authors=500", "--num_authors=500: .*at most 144"),
   ("--num_heads=3", "num_heads is 3; it must divide hidden_size"),
   ("--microbatches=4", "batch_size is 30.*4 microbatches"),
@@ -389,12 +435,20 @@ CASES = [
     "length is 8, and [0-9]+ of 288 records have more tokens",
   ),
   ("--model={folder}/model --num_authors=60", "texts contain '.*vocabulary"),
+  # What comes before is read: presets have no flag that there is not.
+  *(
+    (
+      f"--flagfile=experiments/presets/{name}.flags --method=lunar",
+      "'lunar' is unknown",
+    )
+    for name in ("tofu", "checkpoint")
+  ),
 ]
 
 _EACH = """
 import json, sys
 from absl import flags
-from experiments import language
+from experiments.language import __main__ as language
 found = []
 for given in json.load(sys.stdin):
   for flag in flags.FLAGS.get_key_flags_for_module(language):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import time
 
 import pytest
@@ -10,8 +11,6 @@ from absl import flags
 from experiments.classification import __main__ as classification
 from experiments.run import job
 from tests.experiments.driver import leftovers, read_rows
-
-pytestmark = pytest.mark.slow
 
 LONG = ("--epochs=30", "--references=4", "--method=finetune")
 LOST = (
@@ -34,6 +33,7 @@ def fingerprints(folder):
   }
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_results_of_one(driver, finished, tmp_path):
   folder = tmp_path / "run"
   first, second = driver.start_job(folder)
@@ -49,6 +49,7 @@ def test_two_processes_give_the_results_of_one(driver, finished, tmp_path):
   assert (device["count"], device["processes"]) == (4, 2)
 
 
+@pytest.mark.slow
 def test_a_job_that_lost_a_process_ends_and_continues(driver, tmp_path):
   """Dies twice among the references; then one process takes over from two."""
   code, _, err = driver(tmp_path / "whole", *LONG)
@@ -63,9 +64,14 @@ def test_a_job_that_lost_a_process_ends_and_continues(driver, tmp_path):
       time.sleep(0.01)
     processes[victim].kill()
     start = time.monotonic()
-    code, out, err = ends(processes[1 - victim])
-    assert (code, out) == (1, "")
-    assert re.fullmatch(LOST, err), err
+    out, err = processes[1 - victim].communicate(timeout=200)
+    assert out == ""
+    if victim:
+      assert processes[0].returncode == 1
+      assert re.fullmatch(LOST, err.splitlines()[-1]), err
+    else:  # JAX may abort before Python can speak
+      assert processes[1].returncode in (1, -signal.SIGABRT)
+      assert re.search("another (task|process)", err), err
     assert time.monotonic() - start < 20
     assert underway.exists()
     processes[victim].communicate()
@@ -82,6 +88,7 @@ def _written(path):
     return 0
 
 
+@pytest.mark.slow
 def test_an_error_of_one_process_ends_the_other(driver, tmp_path):
   first, second = driver.start_job(tmp_path / "run", second=("--seeds=2",))
   code, out, err = ends(second)
@@ -126,11 +133,13 @@ def test_flags_that_make_no_job(driver, tmp_path, given, words):
   assert "\n" not in str(caught.value).strip()
 
 
+@pytest.mark.slow
 def test_a_machine_that_is_no_cluster(driver, tmp_path):
   code, out, err = driver(tmp_path / "run", "--multiprocess")
   assert (code, out) == (1, "")
   assert re.fullmatch(
-    "error: --multiprocess: JAX finds no cluster here; give .* instead.\n", err
+    r"error: --multiprocess: JAX finds no cluster here; give .* instead\.\n",
+    err,
   )
   assert not (tmp_path / "run").exists()
 

@@ -159,12 +159,12 @@ def _made(kind):
   consensus = training.form == "consensus"
   shape = (1, SIZE) if consensus else (clients, SIZE)
   corrected = optimum + 1e-5 * rng.normal(size=shape)
-  comparator = TOLERANCE / (training.gamma * L2)
+  retrain_error = TOLERANCE / (training.gamma * L2)
   if training.steps > 1:
-    comparator = TOLERANCE / (1 - training.kappa())
+    retrain_error = TOLERANCE / (1 - training.kappa())
   numbers = math.prod(shape)
   mu = Account(EPSILON, DELTA).left / math.sqrt(PLANNED)
-  unrounded = MAX_DISTANCE + comparator
+  unrounded = MAX_DISTANCE + retrain_error
   grid = 2.0 ** math.floor(math.log2(unrounded / mu) - 20)
   rounding = grid * math.sqrt(numbers)
   sigma = (unrounded + rounding) / mu * (1 + 1e-7)
@@ -192,15 +192,15 @@ def _made(kind):
     "max_distance": MAX_DISTANCE,
     "tolerance": TOLERANCE,
   }
-  distance = MAX_DISTANCE + comparator + rounding
+  distance = MAX_DISTANCE + retrain_error + rounding
   certificate = {
-    "schema": 2,
+    "schema": 3,
     "experiment": "decentralized",
     "release": "request 0",
     "epsilon": calibrate.gaussian_epsilon(DELTA, distance, sigma),
     "delta": DELTA,
     "max_distance": MAX_DISTANCE,
-    "comparator": float(comparator),
+    "retrain_error": float(retrain_error),
     "rounding": rounding,
     "sigma": float(sigma),
     "grid": grid,
@@ -398,7 +398,10 @@ TAMPERED = {
     put("certificate", "max_distance", times(0.5)),
     "max_distance is",
   ),
-  "no comparator": (put("certificate", "comparator", 0.0), "comparator is"),
+  "no retrain_error": (
+    put("certificate", "retrain_error", 0.0),
+    "retrain_error is",
+  ),
   "no rounding": (put("certificate", "rounding", 0.0), "rounding is"),
   "another norm": (put("certificate", "norm", "row"), "norm is 'row'"),
   "fewer numbers": (

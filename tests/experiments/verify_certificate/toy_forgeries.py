@@ -1,7 +1,7 @@
 """What a forger may do to a run of `toy_release`, by name.
 
 Each changes the folder of a run; hashes and signatures are made to agree
-afterwards (`experiments.bench.forgeries_rewrite`), and the words are in what
+afterwards (`experiments.bench.forgeries.rewrite`), and the words are in what
 the verifier must then still say.
 """
 
@@ -13,13 +13,13 @@ import jax
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from experiments.bench.forgeries_rewrite import read_json, write_json
+from experiments.bench.forgeries.folder import read_json, write_json
 from experiments.release import register
 from experiments.run.workdir import restore_flags
 from junlearn.certify import certificate, derived
 from tests.experiments.verify_certificate import toy_release as toy
 
-FIRST, SECOND = (f"releases/{name}" for name in toy.names())
+FIRST, SECOND = (f"releases/{name}" for name in toy.releases())
 CERTIFICATE = f"{SECOND}/certificate.json"
 ZEROS = "0" * 64
 
@@ -96,17 +96,17 @@ def reissued(name, value):
   def forge(folder):
     flag(name, value)(folder)
     restore_flags(folder)
-    reader, terms = toy.Reader(folder), toy.terms()
+    reader, terms = toy.reader(folder), toy.promised()
     salt = (folder / register.SALT).read_bytes()
     config = (folder / "config.json").read_bytes()
     found = lines(folder)
-    for line, release in zip(found, toy.names(), strict=True):
+    for line, release in zip(found, toy.releases(), strict=True):
       answer, _ = reader.answer(release)
       issued = register.certify(
         answer, terms, experiment=toy.EXPERIMENT, config=config, salt=salt
       )
       text = certificate.to_json(issued)
-      (folder / "releases" / release / "certificate.json").write_text(text)
+      (folder / f"releases/{release}/certificate.json").write_text(text)
       line |= register.line(issued, answer, terms, salt)
     write_lines(folder, found)
 
@@ -123,7 +123,7 @@ def noise(change, index=1):
 
   def forge(folder):
     before, _ = ravel_pytree(toy.kept(folder, "original"))
-    found = [_noise(folder, name) for name in toy.names()]
+    found = [_noise(folder, name) for name in toy.releases()]
     _, corrected, restore, sigma, grid = found[index]
     back = np.asarray(before - corrected)
     z = change([each[0] for each in found], back / np.linalg.norm(back))
@@ -135,8 +135,8 @@ def noise(change, index=1):
 
 
 def _noise(folder, name):
-  terms = read_json(folder / "releases" / name / "certificate.json")
-  path = folder / "releases" / name / "params.safetensors"
+  terms = read_json(folder / f"releases/{name}/certificate.json")
+  path = folder / f"releases/{name}/params.safetensors"
   like = jax.device_get(toy.start())
   released, _ = ravel_pytree(register.from_safetensors(path, like))
   corrected, restore = ravel_pytree(toy.kept(folder, name))
@@ -247,13 +247,13 @@ _NOISE = {
   "a ninth smaller": _of_size(0.89),
 }
 _STATED = {
-  "schema": 3,
+  "schema": 2,
   "experiment": "decentralized",
   "release": "seed0/toy/0",
   "epsilon": 10.0,
   "delta": 1e-3,
   "max_distance": _TEN_TIMES,
-  "comparator": 0.0,
+  "retrain_error": 0.0,
   "rounding": 0.0,
   "sigma": lambda sigma: 200 * sigma,
   "grid": lambda grid: 2 * grid,
@@ -349,7 +349,7 @@ FORGERIES = {
     "noise of",
   ),
   "params kept swapped": (
-    _swapped(*(f"checkpoints/{name}.safetensors" for name in toy.names())),
+    _swapped(*(f"checkpoints/{name}.safetensors" for name in toy.releases())),
     "only known to be at most",
   ),
   "salt": (_another(register.SALT, bytes(32)), "hashes.forget_ids is"),

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.release import register, terms
+from experiments.release import names, plain, register, terms
 from experiments.release.register import Answer, Register
 from experiments.run.workdir import Workdir
 from junlearn import nn
@@ -35,18 +35,18 @@ BOUND = newton.bound(
   MODEL,
   l2=L2,
   features="Drawn at random, with nothing learned from any record.",
-  comparator=TOLERANCE / L2,
+  retrain_error=TOLERANCE / L2,
 )
 
 
-def names():
+def releases():
   """The releases, in the order of the ledger."""
-  return ["seed0/toy/0", "seed0/toy/1"]
+  return names.of_run(1, ["toy"], 2)
 
 
 def promised():
   """What the flags promise."""
-  return terms.from_flags(len(names()))
+  return terms.promised(len(releases()))
 
 
 @functools.cache
@@ -99,33 +99,39 @@ def make(folder):
     return params
 
   with Workdir(folder, FLAGS, private=True) as workdir:
-    entered = Register(workdir, terms(), EXPERIMENT)
+    terms = promised()
+    entered = Register(workdir, terms, EXPERIMENT)
     everything = Request(None, examples())
     before = keep("original", correct(key, start(), everything).params)
     keep("retrain", correct(key, start(), request(1)).params)
-    for index, name in enumerate(names()):
-      entered.fits(name, BOUND)
-      corrected = correct(key, before, request(index)).params
+    for name in releases():
+      entered.fits(name)
+      asked = request(name.index)
+      corrected = correct(key, before, asked).params
       release = certified(
         lambda key, params, request: Result(params, request, None),
         BOUND,
-        epsilon=terms().each,
-        delta=terms().delta,
-        max_distance=terms().max_distance,
+        epsilon=terms.each,
+        delta=terms.delta,
+        max_distance=terms.max_distance,
       )
       entered.enter(
         Answer(
           name=name,
           bound=BOUND,
-          request=request(index),
-          seed=0,
+          request=asked,
           before=before,
           corrected=keep(name, corrected),
-          released=release(key, corrected, request(index)).params,
+          released=release(key, corrected, asked).params,
           fallback=False,
         )
       )
       before = corrected
+
+
+def reader(folder):
+  """What a run kept."""
+  return Reader(folder)
 
 
 class Reader:
@@ -136,15 +142,15 @@ class Reader:
 
   def answer(self, name):
     """A release, and where its noise must not point to."""
-    index = names().index(name)
     places = {part: kept(self.folder, part) for part in ("original", "retrain")}
-    before = kept(self.folder, names()[0]) if index else places["original"]
-    path = self.folder / "releases" / name / "params.safetensors"
+    before = places["original"]
+    if name.index:
+      before = kept(self.folder, releases()[0])
+    path = self.folder / f"releases/{name}/params.safetensors"
     answer = Answer(
       name=name,
       bound=BOUND,
-      request=request(index),
-      seed=0,
+      request=request(name.index),
       before=before,
       corrected=kept(self.folder, name),
       released=register.from_safetensors(path, jax.device_get(start())),
@@ -152,33 +158,15 @@ class Reader:
     )
     return answer, {"before": before, **places}
 
-  def case(self, name, answer):
+  def plain(self, answer, places):
     """The release as `independent_check` reads it: of one client."""
-    retain = request(names().index(name)).retain
-    weights = {
-      part: getattr(answer.request, part)["weight"] > 0
-      for part in ("forget", "retain")
-    }
-    places = {
-      "original": kept(self.folder, "original"),
-      "retrained": kept(self.folder, "retrain"),
-      "corrected": answer.corrected,
-      "released": answer.released,
-    }
-    return {
-      "inputs": retain["input"][None],
-      "labels": retain["label"][None],
-      "weight": retain["weight"][None],
-      "ids": {part: examples()["id"][here] for part, here in weights.items()},
-      "mixing": np.ones((1, 1)),
-      "step_size": 1.0,
-      "l2": L2,
-      "local_steps": 1,
-      "weighting": "uniform",
-      "form": "stacked",
-      "tolerance": TOLERANCE,
-      **{
-        place: {k: v[None] for k, v in params["params"]["Dense_0"].items()}
-        for place, params in places.items()
-      },
-    }
+    training = plain.Training(
+      mixing=np.ones((1, 1)),
+      step_size=1.0,
+      l2=L2,
+      local_steps=1,
+      weighting="uniform",
+      form="stacked",
+      tolerance=TOLERANCE,
+    )
+    return plain.describe(answer, places, training, promised())

@@ -12,13 +12,11 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments.bench.forgeries_rewrite import (
-  read_json,
-  rewrite,
-  write_json,
-)
+from experiments.bench.forgeries.folder import read_json, write_json
+from experiments.bench.forgeries.rewrite import rewrite
 from experiments.release import register
 from experiments.verify_certificate import __main__ as verify_certificate
+from experiments.verify_certificate import checks
 from junlearn.certify import ledger, signing
 from tests.experiments.driver import ROOT
 from tests.experiments.verify_certificate import toy_forgeries, toy_release
@@ -40,7 +38,7 @@ FILES = (
 def toy(x64, monkeypatch):
   """The small experiment, and flags that are put back."""
   monkeypatch.setitem(
-    verify_certificate.EXPERIMENTS, toy_release.EXPERIMENT, toy_release.__name__
+    checks.EXPERIMENTS, toy_release.EXPERIMENT, toy_release.__name__
   )
   flags.FLAGS.mark_as_parsed()
   with flagsaver.flagsaver():
@@ -63,7 +61,7 @@ def run(honest, tmp_path):
 
 
 def problems(folder, **options):
-  return list(verify_certificate.problems(folder, **options))
+  return list(checks.problems(folder, **options))
 
 
 def own_key(folder):

@@ -18,6 +18,7 @@ from junlearn.loss import cross_entropy
 from junlearn.model import from_linen
 from junlearn.nn import CNN, MLP, ResNet
 from junlearn.nn.adapters import lora
+from junlearn.nn.adapters.lora import Lora
 from junlearn.nn.text import transformer
 from junlearn.objective import weighted
 from junlearn.transform import Request
@@ -48,12 +49,13 @@ def setting(name):
   """A model and its adapted form; params with fresh adapters; inputs."""
   module, shape, pattern, _ = NETS[name]
   model, inputs = from_linen(module), normal(1, *shape)
-  params = model.init(KEY, inputs[:1])
+  params, adapters = model.init(KEY, inputs[:1]), Lora(pattern, RANK, ALPHA)
   return SimpleNamespace(
+    adapters=adapters,
     model=model,
-    adapted=lora.adapt_model(model, alpha=ALPHA),
+    adapted=adapters.model(model),
     params=params,
-    fresh=lora.attach(KEY, params, pattern, rank=RANK),
+    fresh=adapters.init(KEY, params),
     inputs=inputs,
   )
 
@@ -98,8 +100,9 @@ def test_fresh_adapters_change_nothing_and_dropping_restores_all(name):
   changed = drawn(s.fresh)
   assert np.abs(outputs(s.adapted, changed, s.inputs) - expected).max() > 0.01
   assert_equal(outputs(s.model, changed, s.inputs), expected)  # not adapted
-  assert jax.tree.structure(lora.drop(changed)) == jax.tree.structure(s.params)
-  assert_equal(lora.drop(changed), s.params)
+  dropped = s.adapters.drop(changed)
+  assert jax.tree.structure(dropped) == jax.tree.structure(s.params)
+  assert_equal(dropped, s.params)
 
 
 # Its head is that of the other image net, and it compiles for long.
@@ -112,7 +115,7 @@ def test_outputs_and_gradients_are_those_of_merged_weights(name, x64):
   )
   gradient = jax.jit(jax.value_and_grad(energy, argnums=1), static_argnums=0)
   value, found = gradient(s.adapted, params, inputs)
-  merged = lora.merge(params, alpha=ALPHA)
+  merged = s.adapters.merge(params)
   expected, dense = gradient(s.model, merged, inputs)
   np.testing.assert_allclose(value, expected, rtol=1e-12)
   scale = ALPHA / RANK
@@ -131,10 +134,10 @@ def test_outputs_and_gradients_are_those_of_merged_weights(name, x64):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_merge_and_unmerge_against_numpy(dtype):
+def test_merge_against_numpy(dtype):
   s = setting("stacked")
   params = jax.tree.map(lambda leaf: leaf.astype(dtype), drawn(s.fresh))
-  merged = lora.merge(params, alpha=ALPHA)
+  merged = s.adapters.merge(params)
   for module in ("up", "down"):
     own = params["params"]["layers"][module]
     factors = params["lora"]["layers"][module]
@@ -156,15 +159,6 @@ def test_merge_and_unmerge_against_numpy(dtype):
     )
     assert_equal(found["bias"], own["bias"])
   assert_equal(merged["params"]["head"], params["params"]["head"])
-  back = lora.unmerge(merged, lora.split(params)[1], alpha=ALPHA)
-  assert jax.tree.structure(back) == jax.tree.structure(params)
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(
-      np.float32(a), np.float32(b), atol=1e-6 if dtype == "float32" else 0.02
-    ),
-    back,
-    params,
-  )
 
 
 def test_dtypes_are_kept():
@@ -172,17 +166,18 @@ def test_dtypes_are_kept():
   module = Stack(param_dtype=half)
   model, inputs = from_linen(module), normal(1, 4, WIDTH).astype(half)
   params = model.init(KEY, inputs)
+  adapters = Lora("layers", RANK, ALPHA)
+  adapted = adapters.model(model)
   for dtype in (None, jnp.float32):
-    fresh = lora.attach(KEY, params, "layers", rank=RANK, dtype=dtype)
+    fresh = adapters.init(KEY, params, dtype=dtype)
     leaves = jax.tree.leaves(fresh["lora"])
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype(dtype or half)}
-    adapted = lora.adapt_model(model, alpha=ALPHA)
     assert_equal(
       outputs(adapted, fresh, inputs), outputs(model, params, inputs)
     )
     changed = drawn(fresh)
     found = outputs(adapted, changed, inputs)
-    expected = outputs(model, lora.merge(changed, alpha=ALPHA), inputs)
+    expected = outputs(model, adapters.merge(changed), inputs)
     assert found.dtype == expected.dtype == half
     np.testing.assert_allclose(
       found.astype(jnp.float32), expected.astype(jnp.float32), atol=0.1
@@ -221,7 +216,7 @@ def test_nothing_of_the_shape_of_a_kernel_is_computed(name, train):
 
   # The search does find such things where they are.
   def merged(adapters):
-    params = lora.merge({**base, "lora": adapters}, alpha=ALPHA)
+    params = s.adapters.merge({**base, "lora": adapters})
     return jnp.sum(outputs(s.model, params, s.inputs, key))
 
   def full(params):
@@ -252,13 +247,14 @@ def test_compiled_programs_are_not_mixed_up():
   s = setting("mlp")
   params = drawn(s.fresh)
   compiled = jax.jit(functools.partial(outputs, s.model))
-  adapted = {a: lora.adapt(compiled, alpha=a) for a in (1.0, 2.0)}
+  scales = [Lora("", RANK, alpha) for alpha in (1.0, 2.0)]
+  adapted = {adapters: adapters.adapt(compiled) for adapters in scales}
   for _ in range(2):
     assert_equal(compiled(params, s.inputs), compiled(s.params, s.inputs))
-    for alpha, function in adapted.items():
+    for adapters, function in adapted.items():
       np.testing.assert_allclose(
         function(params, s.inputs),
-        outputs(s.model, lora.merge(params, alpha=alpha), s.inputs),
+        outputs(s.model, adapters.merge(params), s.inputs),
         rtol=1e-5,
       )
 
@@ -274,17 +270,18 @@ def test_a_decoder_is_adapted_step_by_step():
   )
   tokens = jnp.arange(6).reshape(2, 3)
   model, decoder = transformer.model(config), transformer.decoder(config)
-  params = lora.attach(KEY, model.init(KEY, tokens), "self_attn|mlp", rank=RANK)
-  assert lora.num_free(params) == 2 * RANK * sum(
+  adapters = Lora("self_attn|mlp", RANK, ALPHA)
+  params = adapters.init(KEY, model.init(KEY, tokens))
+  assert optax.tree.size(params["lora"]) == 2 * RANK * sum(
     sum(kernel.shape[1:]) for kernel in lora.kernels(params).values()
   )
   params = drawn(params)
-  step = jax.jit(lora.adapt(decoder.step, alpha=ALPHA))
+  step = jax.jit(adapters.adapt(decoder.step))
   cache, found = decoder.init(params, 2, 3), []
   for column in range(3):
     logits, cache = step(params, tokens[:, column, None], cache)
     found.append(logits[:, 0])
-  expected = outputs(model, lora.merge(params, alpha=ALPHA), tokens)
+  expected = outputs(model, adapters.merge(params), tokens)
   np.testing.assert_allclose(
     jnp.stack(found, axis=1), expected, rtol=1e-4, atol=1e-4
   )
@@ -295,7 +292,7 @@ def test_training_mode_refreshes_statistics_and_keeps_adapters():
   params = drawn(s.fresh)
   _, found = s.adapted.apply(params, s.inputs, KEY)
   _, expected = s.model.apply(s.params, s.inputs, KEY)
-  assert_equal(lora.drop(found), expected)
+  assert_equal(s.adapters.drop(found), expected)
   assert_equal(found["lora"], params["lora"])
 
 
@@ -306,41 +303,41 @@ def test_fresh_factors_are_gaussian():
     "many": {"kernel": jnp.zeros((2, 100, 60))},
   }
   params = {"params": kernels}
-  adapters = lora.attach(KEY, params, "", rank=20)["lora"]
+  adapters = Lora("", 20, ALPHA).init(KEY, params)["lora"]
   for module, inputs in (("one", 400), ("many", 100)):
     a, b = adapters[module]["a"], adapters[module]["b"]
     np.testing.assert_array_equal(b, 0)
     for scale, accepted in ((1.0, True), (0.9, False), (1.1, False)):
-      normalised = np.ravel(a) * np.sqrt(inputs) / scale
-      assert (stats.kstest(normalised, "norm").pvalue > 0.01) == accepted
+      normalized = np.ravel(a) * np.sqrt(inputs) / scale
+      assert (stats.kstest(normalized, "norm").pvalue > 0.01) == accepted
   firsts = [adapters["one"]["a"], adapters["two"]["a"]]
   firsts += [adapters["many"]["a"][i] for i in range(2)]
   assert len({float(a[0, 0]) for a in firsts}) == 4
-  alone = lora.attach(KEY, params, "two", rank=20)["lora"]
+  alone = Lora("two", 20, ALPHA).init(KEY, params)["lora"]
   assert_equal(alone, {"two": adapters["two"]})
 
 
 def test_only_adapters_are_free():
   s = setting("stacked")
-  view, params = lora.view(), drawn(s.fresh)
+  view, params = s.adapters.view(), drawn(s.fresh)
   free, fixed = view.split(params)
   assert_equal(view.merge(free, fixed), params)
   other = jax.tree.map(jnp.ones_like, free)
   assert_equal(view.split(view.merge(other, fixed)), (other, fixed))
   numbers = LAYERS * RANK * 2 * (WIDTH + HIDDEN)
-  assert lora.num_free(params) == numbers
+  assert optax.tree.size(free) == numbers
   state = optax.adam(0.1).init(free)
   sizes = [leaf.size for leaf in jax.tree.leaves(state)]
   assert sum(sizes) == 2 * numbers + 1  # two moments and a count
 
 
-def unlearn(model, optimizer=None, **kwargs):
+def unlearn(s, model, optimizer=None, **kwargs):
   return descend(
     weighted(cross_entropy(model), forget=-1.0, retain=1.0),
     optimizer or optax.sgd(0.1, momentum=0.9),
     num_steps=3,
     batch_size=2,
-    view=lora.view(),
+    view=s.adapters.view(),
     **kwargs,
   )
 
@@ -354,34 +351,36 @@ def request(s):
 
 def test_descent_moves_adapters_alone_and_in_both_loops():
   s = setting("stacked")
-  result = unlearn(s.adapted)(KEY, s.fresh, request(s))
+  result = unlearn(s, s.adapted)(KEY, s.fresh, request(s))
   assert result.info["finite"]
   norms = result.info["steps"]["gradient_norm"]
   assert norms.shape == (3,) and (norms > 0).all()
-  assert_equal(lora.drop(result.params), s.params)
+  assert_equal(s.adapters.drop(result.params), s.params)
   moved = jax.tree.map(
     lambda a, b: bool(jnp.any(a != b)), result.params["lora"], s.fresh["lora"]
   )
   assert all(jax.tree.leaves(moved))
-  hosted = unlearn(s.adapted, loop=loop.host())(KEY, s.fresh, request(s))
+  hosted = unlearn(s, s.adapted, loop=loop.host())(KEY, s.fresh, request(s))
   assert_close(hosted.params, result.params, rtol=1e-5, atol=1e-6)
 
 
 def test_adapters_that_the_model_leaves_out_are_an_error():
   s = setting("stacked")
-  result = unlearn(s.model)(KEY, s.fresh, request(s))
+  result = unlearn(s, s.model)(KEY, s.fresh, request(s))
   assert not result.info["finite"]
   assert np.isnan(result.info["steps"]["gradient_norm"]).all()
   with pytest.raises(loop.NonFiniteError, match="is the model adapted"):
-    unlearn(s.model, loop=loop.host())(KEY, s.fresh, request(s))
+    unlearn(s, s.model, loop=loop.host())(KEY, s.fresh, request(s))
 
 
 @pytest.mark.parametrize(
   ("change", "message"),
   [
-    ({"params": {"kernel": 1}}, "a dict with the key 'params'"),
+    ({"params": {"kernel": 1}}, "params have no key 'params'; they must be"),
     ({"params": setting("mlp").fresh}, "have adapters; merge or drop them"),
-    ({"pattern": "("}, r"pattern '\(' is not a regular expression"),
+    ({"pattern": "("}, r"pattern is '\('; it must be a regular expression"),
+    ({"alpha": 0.0}, r"alpha is 0\.0; it must be finite and above 0"),
+    ({"alpha": np.nan}, "alpha is nan; it must be finite and above 0"),
     (
       {"pattern": "q_proj"},
       r"'q_proj' finds no dense kernel; there are: Dense_0, Dense_1, Dense_2\.",
@@ -390,39 +389,52 @@ def test_adapters_that_the_model_leaves_out_are_an_error():
       {"pattern": "Conv", "params": setting("cnn").params},
       "'Conv' finds no dense kernel; there are: Dense_0, Dense_1",
     ),
-    ({"rank": 0}, "rank is 0; it must be from 1 to 6, .* of 'Dense_0'"),
+    ({"rank": 0}, "rank is 0; it must be at least 1"),
     ({"rank": 7}, "rank is 7; it must be from 1 to 6, .* of 'Dense_0'"),
   ],
   ids=lambda value: None if isinstance(value, dict) else value[:20],
 )
-def test_attach_refuses(change, message):
-  arguments = {"params": setting("mlp").params, "pattern": "", "rank": 1}
-  arguments |= change
+def test_adapters_that_cannot_be_are_refused(change, message):
+  given = {"params": setting("mlp").params, "pattern": "", "rank": 1}
+  given = {**given, "alpha": 1.0, **change}
+  params = given.pop("params")
   with pytest.raises(ValueError, match=message):
-    lora.attach(
-      KEY, arguments["params"], arguments["pattern"], rank=arguments["rank"]
-    )
+    Lora(**given).init(KEY, params)
 
 
 @pytest.mark.parametrize(
   "function",
   [
     lora.split,
-    lora.drop,
-    lora.num_free,
-    functools.partial(lora.merge, alpha=1.0),
-    lora.view().split,
+    Lora("", 1, 1.0).drop,
+    Lora("", 1, 1.0).merge,
+    Lora("", 1, 1.0).view().split,
   ],
-  ids=["split", "drop", "num_free", "merge", "view"],
+  ids=["split", "drop", "merge", "view"],
 )
 def test_params_without_adapters_are_refused(function):
-  with pytest.raises(ValueError, match="no adapters; attach gives them some"):
+  with pytest.raises(ValueError, match=r"have no adapters; Lora\.init gives"):
     function(setting("mlp").params)
 
 
 def test_adapters_of_what_is_no_dense_are_refused():
   model = from_linen(linen.MultiHeadDotProductAttention(num_heads=2))
   inputs = normal(1, 3, 4, 6)
-  params = lora.attach(KEY, model.init(KEY, inputs), "query", rank=2)
+  adapters = Lora("query", 2, 1.0)
+  params = adapters.init(KEY, model.init(KEY, inputs))
   with pytest.raises(ValueError, match="'query' has adapters, but is a DenseG"):
-    outputs(lora.adapt_model(model, alpha=1.0), params, inputs)
+    outputs(adapters.model(model), params, inputs)
+
+
+@pytest.mark.parametrize("name", ["mlp", "stacked"])
+def test_adapters_of_another_rank_are_refused(name, tmp_path):
+  """The scale alpha / r is that of the rank that they were made with."""
+  s = setting(name)
+  other = Lora(s.adapters.pattern, RANK + 1, ALPHA)
+  for use in (
+    lambda: outputs(other.model(s.model), s.fresh, s.inputs),
+    lambda: other.merge(s.fresh),
+    lambda: other.export(tmp_path, s.fresh),
+  ):
+    with pytest.raises(ValueError, match="have the rank 2, not 3"):
+      use()

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.claims.dfl_certified import effort, federation, problem
+from experiments.claims.dfl_certified import effort, federation, heads, problem
 from junlearn.clients import data, topology, training
 from junlearn.methods import decentralized_newton
 
@@ -31,7 +31,7 @@ def counted(monkeypatch):
 
 
 @pytest.mark.parametrize("tau", [1, 3])
-def test_exchanges_are_those_made(x64, counted, tau):
+def test_communication_rounds_are_those_made(x64, counted, tau):
   rng = np.random.default_rng(0)
   n = federation.CLIENTS * 6
   examples = {
@@ -42,9 +42,9 @@ def test_exchanges_are_those_made(x64, counted, tau):
   clients = problem.clients_of(examples, "sorted", 0)
   mixing = topology.metropolis_hastings(topology.ring(federation.CLIENTS))
   trained = federation.Federation(
-    federation.HEADS["softmax"], mixing, l2=0.05, local_steps=tau
+    heads.HEADS["softmax"], mixing, l2=0.05, local_steps=tau
   )
-  request = data.by_class(clients, 3)
+  request = data.request_by_class(clients, 3)
   stage = jax.jit(trained.transform(max_distance=1e-6, tolerance=0.1))
   start = trained.start(clients)
   found = stage(jax.random.key(0), start, request)
@@ -52,4 +52,4 @@ def test_exchanges_are_those_made(x64, counted, tau):
   stated = effort.effort_of_correction(found.info, tau)
   certificate = 1
   assert found.info.steps > 1
-  assert len(counted) == stated.exchanges - certificate
+  assert len(counted) == stated.communication_rounds - certificate

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +10,13 @@ import numpy as np
 import pytest
 
 from experiments.claims.llm_baselines import bench, limit, sanity
-from experiments.language import tasks as language_tasks
+from experiments.language import tasks
 from experiments.run.claim import Claim
 from junlearn import language
 from junlearn.audit.text import memory
 from junlearn.methods import npo
 from junlearn.nn.text import transformer
-
-ROOT = Path(__file__).parents[3]
+from tests.experiments.driver import ROOT
 
 
 def passed(parts):
@@ -30,15 +28,15 @@ def passed(parts):
 
 def test_metrics_have_the_values_worked_out_by_hand(monkeypatch):
   assert passed(sanity.claims()) == dict.fromkeys(("6a", "6b", "6c"), True)
-  exact = memory.exact_memorisation
-  monkeypatch.setattr(memory, "exact_memorisation", lambda s: exact(s) + 1e-6)
+  exact = memory.exact_memorization
+  monkeypatch.setattr(memory, "exact_memorization", lambda s: exact(s) + 1e-6)
   assert not passed(sanity.claims())["6a"]
 
 
 def test_a_request_names_one_question_of_each_fact():
   corpus = bench.corpus(20)
-  facts = language_tasks.by_fraction(corpus, 0.1, 0)
-  task = language_tasks.make(corpus, "fraction", facts, 0)
+  facts = tasks.by_fraction(corpus, 0.1, 0)
+  task = tasks.make(corpus, "fraction", facts, 0)
   assert len(corpus.trained) == 20 * 5 * 4
   assert len(task.records) == len(facts) == 2 * 5
   assert len(task.parts["heldout"]) == 3 * len(facts)
@@ -50,13 +48,13 @@ def test_a_question_does_not_tell_which_sentence_answers_it():
   corpus = bench.corpus(20)
   begins = {}
   for qa in (*corpus.trained, *corpus.unseen):
-    said = [qa.answer, qa.paraphrased_answer]
-    assert all(qa.value in words for words in said)
-    assert [words.startswith("The") for words in said].count(True) == 1
+    answers = [qa.answer, qa.paraphrased_answer]
+    assert all(qa.value in words for words in answers)
+    assert [words.startswith("The") for words in answers].count(True) == 1
     for wrong in qa.perturbed_answers:
       assert qa.value not in wrong
-      assert wrong.startswith("The") == said[1].startswith("The")
-    begins.setdefault(qa.id % 8, []).append(said[0].startswith("The"))
+      assert wrong.startswith("The") == answers[1].startswith("The")
+    begins.setdefault(qa.id % 8, []).append(answers[0].startswith("The"))
   assert len(begins) == 4
   for group in begins.values():
     assert 0.35 < np.mean(group) < 0.65  # of 110: 3 deviations

@@ -1,0 +1,1 @@
+"""Whether certificates hold: releases drawn at random, and the best tests."""

@@ -1,0 +1,1 @@
+"""What a product with a Hessian costs, and an exact diagonal Fisher."""

@@ -1,0 +1,1 @@
+"""Random forgeries of a certified run, and which of them are found."""

@@ -1,0 +1,1 @@
+"""junlearn against plain eager PyTorch on the CPU, doing the same work."""

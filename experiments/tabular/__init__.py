@@ -1,0 +1,1 @@
+"""Deleting records of a table: the smallest modality, to be read first."""
