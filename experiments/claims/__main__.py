@@ -18,7 +18,7 @@ from experiments.claims.ferrari import claims as ferrari
 from experiments.claims.llm_baselines import claims as llm_baselines
 from experiments.claims.lune import claims as lune
 from experiments.claims.tabular import claims as tabular
-from experiments.run import program
+from experiments.run import program, tables
 from experiments.run.claim import Claim
 from experiments.run.workdir import Workdir
 
@@ -50,28 +50,35 @@ def main(systems: Sequence[str]) -> None:
   program.choose("SYSTEM", systems, _SYSTEMS)
   workdir = Workdir(_WORKDIR.value, {**program.own_flags(), "systems": systems})
   claims: list[Claim] = []
-  tables: list[str] = []
+  lines: list[str] = []
   for system in systems:
     for found, table in _SYSTEMS[system].run(workdir, _SEEDS.value):
       claims += found
-      tables += table
+      lines += table
       for claim in found:
         print(claim, flush=True)
   records = [claim.record() for claim in claims]
   workdir.write("claims.json", json.dumps(records, indent=2) + "\n")
-  workdir.write("claims.md", "\n".join(_page(workdir.config, claims, tables)))
+  workdir.write("claims.md", "\n".join(_page(workdir.config, claims, lines)))
   held = sum(claim.passed for claim in claims)
   print(f"{held} of {len(claims)} claims hold")
   if held < len(claims):
     sys.exit(1)
 
 
-def _page(config, claims: Sequence[Claim], tables: Sequence[str]) -> list[str]:
+def _page(config, claims: Sequence[Claim], lines: Sequence[str]) -> list[str]:
   device = config["device"]
   rows = [
-    f"| {claim.system} {claim.number} | {claim.data} | {claim.quantity} "
-    f"| {claim.comparison} {claim.threshold:.4g} | {claim.measured:.4g} "
-    f"| {'passed' if claim.passed else '**failed**'} |"
+    tables.row(
+      [
+        f"{claim.system} {claim.number}",
+        claim.data,
+        claim.quantity,
+        f"{claim.comparison} {claim.threshold:.4g}",
+        f"{claim.measured:.4g}",
+        tables.verdict(claim.passed),
+      ]
+    )
     for claim in claims
   ]
   return [
@@ -81,11 +88,10 @@ def _page(config, claims: Sequence[Claim], tables: Sequence[str]) -> list[str]:
     f"{device['count']} x {device['kind']} ({device['cores']} cores), "
     f"jax {config['versions']['jax']}.",
     "",
-    "| Claim | Data | Quantity | Demanded | Measured | |",
-    "|---|---|---|---|---|---|",
+    *tables.header(["Claim", "Data", "Quantity", "Demanded", "Measured", ""]),
     *rows,
     "",
-    *tables,
+    *lines,
   ]
 
 

@@ -20,14 +20,14 @@ def table(
     key: what the parts of a setting are called.
   """
   columns = list(next(iter(rows.values())))
-  lines = head(title, [*key, "n", *columns], "Mean [least, largest].")
+  lines = section(title, [*key, "n", *columns], "Mean [least, largest].")
   for setting, found in rows.items():
     spreads = [_spread(found[column]) for column in columns]
     lines.append(row([*setting, len(found[columns[0]]), *spreads]))
   return [*lines, ""]
 
 
-def head(title: str, columns: Sequence[str], note: str = "") -> list[str]:
+def section(title: str, columns: Sequence[str], note: str = "") -> list[str]:
   """Markdown: a section that begins with a sentence and a table's columns."""
   said = [note, ""] if note else []
   return [f"## {title}", "", *said, *header(columns)]

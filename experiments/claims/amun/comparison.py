@@ -177,7 +177,7 @@ def _gap(found: Found) -> Iterator[tuple]:
 
 def table(name: str, found: Found) -> list[str]:
   """Markdown: mean and standard deviation over seeds of every model."""
-  lines = tables.head(
+  lines = tables.section(
     name,
     ["setting", "method", "learning rate", *_SHOWN, "average gap"],
     "Mean ± standard deviation over seeds, in percent; learning rates chosen "

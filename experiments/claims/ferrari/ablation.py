@@ -148,7 +148,7 @@ def _denominator(points: Mapping[str, Sequence[Point]]):
 
 def _table(points: Mapping[str, Sequence[Point]]) -> list[str]:
   """Markdown: median over the seeds in which the attack failed."""
-  lines = tables.head(
+  lines = tables.section(
     f"ablations: where attack success first is below {ATTACK:g}, looked at "
     f"every {EVERY} steps; medians over the seeds in which it is",
     ["variant", "seeds", *Point._fields],

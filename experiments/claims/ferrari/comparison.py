@@ -112,7 +112,7 @@ def _unlearn(study, case, method, rate) -> Outcome:
 def table(study: Study, found: Found) -> list[str]:
   """Markdown: median and worst seed of every model."""
   metrics = list(found.metrics["original"][0])
-  lines = tables.head(
+  lines = tables.section(
     f"{study.name}: median (worst seed)", ["method", "learning rate", *metrics]
   )
   for method in found.metrics:
