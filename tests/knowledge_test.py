@@ -18,7 +18,7 @@ from junlearn.transform import Request
 from tests import problems
 from tests.rows import BUDGET, CORRECTIONS, DESCENTS, METHODS, OF_TEXT
 
-# Eight seeds of a net that knows its examples by heart.
+# Eight seeds of a net that has memorized its examples.
 SEEDS = 8
 TRAINING = {True: (300, 0.1), False: (300, 0.5)}  # of text, or not
 

@@ -56,7 +56,7 @@ def _examples(inputs, labels):
 
 @functools.cache
 def blobs(*, hidden: int = 16, n: int = 40, noise: float = 0.15) -> Problem:
-  """Three Gaussian blobs in the unit box; a net that can learn them by heart.
+  """Three Gaussian blobs in the unit box; a net that can memorize them.
 
   One label in eight is wrong, so that a model trained on an example differs
   from one that has never seen it.

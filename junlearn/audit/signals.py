@@ -202,7 +202,7 @@ def taylor_clipped(
   Returns:
     Bool `[..., n]`: true if any class of the example was clipped. A large
     fraction says that the logits are too negative for this signal at this
-    temperature: centre them, raise T, or use `confidence`.
+    temperature: center them, raise T, or use `confidence`.
 
   Raises:
     ValueError: if an argument is outside its range.

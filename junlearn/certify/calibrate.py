@@ -164,7 +164,7 @@ def _mills(x):
 def _smallest(holds: Callable[[float], bool]) -> float:
   """Smallest positive number at which a monotone condition holds.
 
-  Bisection between neighbouring floats, over their bits, which have the order
+  Bisection between neighboring floats, over their bits, which have the order
   of the positive floats: 63 steps, whatever the size. Infinity if it holds at
   no finite number.
   """

@@ -40,7 +40,7 @@ def _tilted(mixing):
 
 MIXINGS = {
   "mixing not symmetric": _tilted,
-  "mixing not normalised": lambda mixing: mixing * (1 + 1e-9),
+  "mixing not normalized": lambda mixing: mixing * (1 + 1e-9),
   "mixing negative": lambda mixing: 2 * np.eye(CLIENTS) - mixing,
 }
 

@@ -163,7 +163,7 @@ def _names(seed, unique_names):
 
 
 def _joined(ends):
-  """Every onset with every end, and neighbours with different ones."""
+  """Every onset with every end, and neighbors with different ones."""
   return [
     onset + ends[(i + shift) % len(ends)]
     for shift in range(len(ends))

@@ -17,7 +17,7 @@ def by_fact(qas):
 
 
 def name_of(qa):
-  """The name, from the phrasing that ends in it."""
+  """The name, from the paraphrase that ends in it."""
   assert qa.id % 8 == 0
   return qa.question.rsplit(" of ", 1)[1].removesuffix("?")
 
@@ -50,7 +50,7 @@ def test_names_are_shared_or_not():
   assert authors.max_authors(unique_names=True) == 96
 
 
-def test_phrasings_of_a_fact():
+def test_paraphrases_of_a_fact():
   for facts in by_fact(authors.generate(9, seed=1)).values():
     [value] = {qa.value for qa in facts}
     assert [qa.answer for qa in facts] == [value] * 8
@@ -136,7 +136,7 @@ def test_own_attributes():
   pets = {"pet": ("cat", "dog", "eel", "fox", "gnu", "hen", "ibis")}
   qas = authors.generate(4, seed=0, num_paraphrases=2, attributes=pets)
   assert [(qa.author, qa.fact, qa.id) for qa in qas] == [
-    (i, i, 8 * i + phrasing) for i in range(4) for phrasing in range(2)
+    (i, i, 8 * i + paraphrase) for i in range(4) for paraphrase in range(2)
   ]
   assert {qa.value for qa in qas} <= set(pets["pet"])
 

@@ -1,4 +1,4 @@
-"""Negatives are wrong, spread over the values, and one for all phrasings."""
+"""Negatives are wrong, spread over the values, and one for all paraphrases."""
 
 from collections import Counter, defaultdict
 
@@ -99,7 +99,7 @@ def test_other_facts_of_the_author_are_barred():
 
 
 def test_without_other_values_a_perturbed_answer_is_taken():
-  """One author knows no other values; all phrasings agree on which answer."""
+  """One author knows no other values; all paraphrases agree on which answer."""
   qas = authors.generate(1, seed=0, answers="sentence")
   found = negatives.build(qas, seed=0)
   numbers = defaultdict(set)
