@@ -5,6 +5,7 @@ import importlib.util
 import itertools
 import re
 import types
+import typing
 
 import numpy as np
 import optax
@@ -12,6 +13,8 @@ import pytest
 
 from experiments.classification import methods as of_images
 from junlearn.certify.calibrate import classical_sigma
+from junlearn.methods import card
+from junlearn.transform import Request
 from tests import battery_test as battery
 from tests import knowledge_test as knowledge
 from tests import pages, problems, rows
@@ -95,6 +98,12 @@ def test_the_added_method_obeys_the_laws_of_others(of_the_page):
   assert len(laws) >= 10
   for law, parameters in laws:
     law(name="max_entropy", **parameters)
+
+
+def test_the_added_card_has_the_words_of_others(of_the_page):
+  module, _ = of_the_page
+  assert module.CARD.modality in typing.get_args(card.Modality)
+  assert set(module.CARD.reads) <= set(Request._fields)
 
 
 def test_the_added_method_has_a_loss_in_closed_form(of_the_page):

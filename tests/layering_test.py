@@ -215,6 +215,20 @@ def test_packages_stand_below_what_they_import():
       assert order.index(dependency) < order.index(label), (label, dependency)
 
 
+def test_every_program_is_a_binary():
+  programs = {
+    file
+    for file in python_files()
+    if file.startswith("experiments/") and file.endswith("/__main__.py")
+  }
+  binaries = {
+    attributes["main"]
+    for kind, attributes in rules().values()
+    if kind == "py_binary"
+  }
+  assert binaries == programs
+
+
 def test_imports_have_no_cycle():
   graphlib.TopologicalSorter(
     {file: dependencies(file)[0] for file in python_files()}

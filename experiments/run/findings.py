@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.run.workdir import Workdir
-
-REFERENCES = ("original", "retrain")
+from junlearn.report.summary import REFERENCES as REFERENCES
 
 
 class Findings(NamedTuple):
@@ -50,20 +49,24 @@ class Findings(NamedTuple):
 
 
 def place(seed: int, task: str, method: str) -> str:
-  """Where the evidence of a model lies in the run's folder."""
-  parts = [f"seed{seed}", task, f"{method}.npz"]
-  return "/".join(["evidence", *filter(None, parts)])
+  """What a model is called among those of a run: the place of what it left."""
+  return "/".join(filter(None, [f"seed{seed}", task, method]))
+
+
+def evidence(seed: int, task: str, method: str) -> str:
+  """The file with the arrays of a model's audit."""
+  return f"evidence/{place(seed, task, method)}.npz"
 
 
 def collect(workdir: Workdir, name: str, seeds: int) -> Findings:
   """Reads what the run left of a request."""
   rows = [row for row in workdir.rows if row.get("request", "") == name]
   methods = [*REFERENCES, *(row["method"] for row in rows)]
-  evidence = {
+  arrays = {
     method: [
-      workdir.read_arrays(place(seed, name, method)) or {}
+      workdir.read_arrays(evidence(seed, name, method)) or {}
       for seed in range(seeds)
     ]
     for method in dict.fromkeys(methods)
   }
-  return Findings(name, rows, evidence)
+  return Findings(name, rows, arrays)

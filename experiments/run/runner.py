@@ -4,7 +4,8 @@ Every model is audited once, and every audit is a row; what an earlier run left
 is read back. The page is made of rows and evidence alone.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def run(
     ArithmeticError: if a training does not stay finite; what was done stays.
   """
   tasks = [study.tasks(seed) for seed in range(asked.seeds)]
+  _check_names(tasks)
   options = dict(options or program.own_flags())
   seconds = flags.FLAGS.checkpoint_seconds
   with Workdir(asked.workdir, options, private=private) as workdir:
@@ -57,7 +59,9 @@ def run(
       for seed, of_seed in enumerate(tasks):
         original = study.train(None, seed)
         for task in of_seed:
-          case = Case(task, seed, original, study.train(task, seed))
+          with _phase_of_its_own(study, seed, task, "retrain"):
+            retrained = study.train(task, seed)
+          case = Case(task, seed, original, retrained)
           _compare(study, workdir, asked.method, case)
     return _write(study, workdir, tasks)
 
@@ -85,7 +89,9 @@ def _compare(
   case = case._replace(target=target)
   _audit(study, workdir, "original", case.original, case)
   for method in methods:
-    _audit(study, workdir, method, study.unlearn(method, case), case)
+    with _phase_of_its_own(study, case.seed, case.task, method):
+      outcome = study.unlearn(method, case)
+    _audit(study, workdir, method, outcome, case)
 
 
 def _audit(
@@ -93,7 +99,7 @@ def _audit(
 ) -> Evidence:
   """What is measured of a model, now or by an earlier run; adds its row."""
   request = {"request": case.task.name} if case.task.name else {}
-  place = findings.place(case.seed, case.task.name, method)
+  place = findings.evidence(case.seed, case.task.name, method)
   row = workdir.row(method, case.seed, **request)
   arrays = workdir.read_arrays(place)
   if row is not None and arrays is not None:
@@ -101,7 +107,8 @@ def _audit(
   meter = Meter()
   evidence = study.audit(method, outcome, case)
   curve = {"curve": np.asarray(outcome.curve)}
-  workdir.write_arrays(place, {**evidence.arrays, **outcome.arrays, **curve})
+  arrays = {**evidence.arrays, **outcome.arrays, **curve}
+  workdir.write_arrays(place, arrays)
   if row is None:
     workdir.add_row(
       outcome.row(
@@ -113,7 +120,33 @@ def _audit(
         **request,
       )
     )
-  return evidence
+  return Evidence(evidence.metrics | outcome.notes, arrays)
+
+
+def _check_names(tasks: Sequence[Sequence[T]]) -> None:
+  """Rows, evidence and chapters are told apart by the requests' names."""
+  first = [task.name for task in tasks[0]]
+  for seed, of_seed in enumerate(tasks):
+    names = [task.name for task in of_seed]
+    if names != first or len(set(names)) < len(names):
+      raise ValueError(
+        f"seed {seed} has the requests {names}; they must be those of seed 0, "
+        f"{first}, each with a name of its own."
+      )
+
+
+@contextlib.contextmanager
+def _phase_of_its_own(
+  study: Study[T], seed: int, task: T, method: str
+) -> Iterator[None]:
+  """Refuses a model that was read back from another's phase."""
+  before = set(study.session.phases)
+  yield
+  if study.session.phases <= before:
+    raise ValueError(
+      f"{findings.place(seed, task.name, method)} has no phase of its own; the "
+      "names of phases must tell seeds, requests and methods apart."
+    )
 
 
 def _write(

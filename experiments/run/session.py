@@ -99,6 +99,7 @@ class Session:
 
   Attributes:
     workdir: as given.
+    phases: names of those asked for.
     loop: for the transforms of the phases.
     communicating_loop: for those of a population spread over processes
       (`models`) whose members communicate.
@@ -119,6 +120,7 @@ class Session:
     self._points = points
     self._seconds = checkpoint_seconds
     self._phase: _Phase | None = None
+    self.phases: set[str] = set()
     self.bar = Bar(total)
     options = {"every": every, "watch": self._watch, "checkpoint": self}
     self.loop = loop.host(**options)
@@ -162,6 +164,7 @@ class Session:
         kept before stays.
       ValueError: if what was kept is damaged or is not this phase's.
     """
+    self.phases.add(name)
     path = self.workdir / self._folder / name
     underway = path.with_name(f"{path.name}.underway")
     if checkpoint.exists(path):
@@ -224,9 +227,11 @@ class Session:
   def _watch(self, done, total, carry, infos):
     phase = self._phase
     steps = phase.look(done, total, carry.params)
-    name = "loss" if "loss" in infos else "residual"
-    value = float(np.mean(infos[name][done - 1]))
-    self.bar.update(steps * phase.models, f"{phase.name}, {name} {value:.3g}")
+    status = [phase.name]
+    for name in ("loss", "residual"):
+      if name in infos:
+        status.append(f"{name} {float(np.mean(infos[name][done - 1])):.3g}")
+    self.bar.update(steps * phase.models, ", ".join(status))
 
 
 class _Phase:

@@ -39,7 +39,7 @@ PRIVATE = frozenset({"private", "checkpoints", "evidence"})
 # Files that are private too where a run's releases are sent out.
 _RECORDS = frozenset({_CONFIG, _RESULTS})
 # Flags that name records.
-_NAMING = frozenset({"forget_ids"})
+_NAMING = frozenset({"forget_ids", "forget_authors", "forget_questions"})
 _LEFT_OUT = "<left out>"
 # Flags on which results do not depend.
 _NEUTRAL = frozenset(

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from sklearn import datasets
 
-from experiments.run import figures, program, study
+from experiments.run import figures, findings, program, study
 from experiments.tabular import metrics
 from experiments.tabular.methods import METHODS, TRAINING
 from experiments.tabular.recipe import Recipe
@@ -54,21 +54,21 @@ class Study(study.Study[Task]):
 
   def train(self, task, seed):
     """From scratch, on everything or on what a task retains."""
+    everything = Task(Request(None, self.records))
     name = "retrain" if task else "original"
-    request = task.request if task else Request(None, self.records)
-    return self._run(name, seed, self.fresh, request)
+    return self._run(name, seed, self.fresh, task or everything)
 
   def unlearn(self, method, case):
     """From the original model."""
-    params, request = case.original.params, case.task.request
-    return self._run(method, case.seed, params, request)
+    return self._run(method, case.seed, case.original.params, case.task)
 
-  def _run(self, name, seed, params, request):
+  def _run(self, name, seed, params, task):
+    key, transform = jax.random.key(seed), self._transform(name)
     return self.session.phase(
-      f"seed{seed}/{name}",
-      lambda: self._transform(name)(jax.random.key(seed), params, request),
+      findings.place(seed, task.name, name),
+      lambda: transform(key, params, task.request),
       start=params,
-      steps=self.steps(name, None),
+      steps=self.steps(name, task),
     )
 
   @functools.cache  # noqa: B019  made once: all seeds share its program

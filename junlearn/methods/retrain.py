@@ -9,6 +9,7 @@ against it.
 from collections.abc import Callable
 from typing import Unpack
 
+import jax
 import optax
 
 from junlearn import objective
@@ -33,7 +34,8 @@ def initialize(model: Model) -> Transform:
 
   def transform(key, params, request):
     del params
-    fresh = model.init(key, request.retain["input"][:1])
+    one = jax.tree.map(lambda leaf: leaf[:1], request.retain["input"])
+    fresh = model.init(key, one)
     return Result(fresh, request, {})
 
   return transform

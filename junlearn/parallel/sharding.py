@@ -67,7 +67,7 @@ class Layout:
   largest divisible dimension divided over "fsdp". The names of optimizer state
   end with those of the params, so patterns should not be bound at the start.
 
-  A layout is a function of `(name, shape)`, as `nn.pretrained.load` takes it.
+  A layout is a function of `(name, shape)`, as `pretrained.load` takes it.
 
   Attributes:
     mesh: see `mesh`.

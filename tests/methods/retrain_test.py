@@ -107,3 +107,31 @@ def test_full_batches_reach_the_convex_optimum():
   np.testing.assert_allclose(
     bias, oracle.intercept_ - oracle.intercept_.mean(), rtol=1e-5, atol=1e-6
   )
+
+
+def test_inputs_may_be_any_pytree():
+  """Of a model that reads two arrays, as of one that reads both in one."""
+  problem = problems.blobs()
+
+  def join(inputs):
+    return jnp.concatenate([inputs["left"], inputs["right"]], axis=1)
+
+  def halves(examples):
+    x = examples["input"]
+    return {**examples, "input": {"left": x[:, :2], "right": x[:, 2:]}}
+
+  model = problem.model._replace(
+    init=lambda key, inputs: problem.model.init(key, join(inputs)),
+    apply=lambda params, inputs, key=None: problem.model.apply(
+      params, join(inputs), key
+    ),
+  )
+  request = problem.request
+  parted = Request(None, halves(request.retain))
+  whole, both = (
+    retrain.transform(each, optimizer(), **OPTIONS)(KEY, None, asked).params
+    for each, asked in ((problem.model, request), (model, parted))
+  )
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), whole, both
+  )

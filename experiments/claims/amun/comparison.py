@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.classification import metrics
-from experiments.classification.methods import DESCENTS
+from experiments.classification.methods import METHODS
 from experiments.classification.study import Study
 from experiments.classification.tasks import Task
 from experiments.run import tables, tuning
@@ -17,12 +17,14 @@ from junlearn.transform import Request
 _RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1)
 _TUNING_SEEDS = (1000, 1001)
 _SHOWN = (*metrics.AVERAGED, "svc_confidence", "forget_confidence")
-# Methods with and without the retained set.
+_METHODS = (
+  "finetune", "ascent", "grad_difference", "random_label", "amun",
+  "amun_deletion",
+)  # fmt: skip
+# Those with and without the retained set.
 _SETTINGS = {
-  "with D_r": list(DESCENTS),
-  "without D_r": [
-    name for name, method in DESCENTS.items() if not method.needs_retain
-  ],
+  "with D_r": _METHODS,
+  "without D_r": [name for name in _METHODS if not METHODS[name].needs_retain],
 }
 
 

@@ -1,4 +1,4 @@
-"""How the params of `nn.transformer` are divided, for `sharding.Layout`.
+"""How the params of `transformer` are divided, for `sharding.Layout`.
 
 The heads of attention and the width of the feed-forward layers are divided over
 "tensor", so that a block needs one sum over devices after each of the two; the

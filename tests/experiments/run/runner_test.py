@@ -11,7 +11,7 @@ from experiments.run.options import Run
 from experiments.run.workdir import Workdir
 from junlearn.loop import NonFiniteError
 from tests.experiments.driver import hashes, leftovers, read_rows
-from tests.experiments.run.toy_study import STEPS, Toy
+from tests.experiments.run.toy_study import STEPS, Task, Toy
 
 assert program  # defines --checkpoint_seconds
 
@@ -99,6 +99,37 @@ def test_a_request_that_does_not_fit_leaves_no_folder(tmp_path):
 
   with pytest.raises(ValueError, match="forget_fraction is 2"):
     run(Unfit(), tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
+class Shared(Toy):
+  """Forgets to tell the requests apart in the names of its phases."""
+
+  def train(self, task, seed):
+    return super().train(task and Task("", task.number), seed)
+
+
+def test_requests_do_not_share_phases(tmp_path):
+  words = r"seed0/two/retrain has no phase of its own; the names of phases"
+  with pytest.raises(ValueError, match=words):
+    run(Shared(["one", "two"]), tmp_path)
+  assert {row["request"] for row in read_rows(tmp_path)} == {"one"}
+
+
+@pytest.mark.parametrize("names", [["one", "one"], ["", ""]])
+def test_requests_of_one_name_leave_no_folder(tmp_path, names):
+  with pytest.raises(ValueError, match=r"seed 0 has the requests \["):
+    run(Toy(names), tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
+def test_seeds_with_other_requests_leave_no_folder(tmp_path):
+  class Uneven(Toy):
+    def tasks(self, seed):
+      return super().tasks(seed)[: 2 - seed]
+
+  with pytest.raises(ValueError, match=r"seed 1 has the requests \['one'\]"):
+    run(Uneven(["one", "two"]), tmp_path / "run")
   assert not (tmp_path / "run").exists()
 
 
