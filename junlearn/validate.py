@@ -82,8 +82,9 @@ def one_of(allowed: Iterable[str], **values: object) -> None:
 
 
 def _known(values: dict[str, Number]) -> Iterator[tuple[str, Number]]:
-  return (
-    (name, value)
-    for name, value in values.items()
-    if not isinstance(value, jax.core.Tracer)
-  )
+  """What is no tracer; text is no number, though `float` would read it."""
+  for name, value in values.items():
+    if isinstance(value, str | bytes):
+      raise TypeError(f"{name} is {value!r}; it must be a number.")
+    if not isinstance(value, jax.core.Tracer):
+      yield name, value

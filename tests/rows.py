@@ -2,7 +2,7 @@
 
 import functools
 
-import jax.numpy as jnp
+import numpy as np
 
 from junlearn import language
 from junlearn.adversarial import nearest_adversarial
@@ -56,7 +56,7 @@ OF_CLASSES = {
   "ferrari": lambda problem, optimizer, **options: ferrari.transform(
     problem.model,
     optimizer,
-    mask=jnp.ones(problem.examples["input"].shape[1:]),
+    mask=np.ones(problem.examples["input"].shape[1:], np.float32),
     num_draws=2,
     reduction="mean",
     update_statistics=True,

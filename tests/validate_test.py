@@ -102,3 +102,9 @@ def test_what_is_traced_passes():
     return 2 * x
 
   assert double(-1.0) == -2
+
+
+@pytest.mark.parametrize("text", ["1", b"1", "many"])
+def test_text_is_no_number(text):
+  with pytest.raises(TypeError, match=r"epsilon is .*; it must be a number\."):
+    validate.positive(epsilon=text)

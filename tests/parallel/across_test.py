@@ -237,7 +237,7 @@ def test_members_of_two_processes_communicate():
   processes = [
     subprocess.Popen(
       [sys.executable, "-c", _PROCESS, port, rank],
-      cwd=pathlib.Path(__file__).parents[1],
+      cwd=pathlib.Path(__file__).parents[2],
       stderr=subprocess.PIPE,
       text=True,
     )

@@ -12,14 +12,14 @@ import pytest
 
 from junlearn.parallel import processes
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 PROGRAM = """
 import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-from junlearn import processes
+from junlearn.parallel import processes
 
 jax.distributed.initialize(
   sys.argv[1], 2, int(sys.argv[2]), cluster_detection_method="deactivate"

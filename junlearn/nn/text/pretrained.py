@@ -58,7 +58,8 @@ def config(folder: str | Path) -> Config:
   except ValueError as error:
     raise ValueError(f"{path}: {error}") from error
   except (AttributeError, TypeError) as error:
-    raise ValueError(f"{path} has a value of a wrong type: {error}.") from error
+    said = str(error).removesuffix(".")
+    raise ValueError(f"{path} has a value of a wrong type: {said}.") from error
 
 
 def load(
