@@ -53,6 +53,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
       lambda found, make=make: "\n".join(make(*filter(None, found.groups()))),
       markdown,
     )
+  left = re.search(r"<!-- (?!--8<--)\w.*?-->", markdown)
+  if left:
+    raise ValueError(f"{left[0]} is no table; there are {', '.join(TABLES)}.")
   return markdown
 
 

@@ -74,11 +74,12 @@ def one_of(allowed: Iterable[str], **values: object) -> None:
   Raises:
     ValueError: naming the first that is not.
   """
-  *others, last = map(repr, allowed)
+  words = list(allowed)
+  *others, last = map(repr, words)
   for name, value in values.items():
-    if repr(value) not in (*others, last):
-      words = f"{', '.join(others)} or {last}" if others else last
-      raise ValueError(f"{name} is {value!r}; it must be {words}.")
+    if not isinstance(value, str) or value not in words:
+      all_of_them = f"{', '.join(others)} or {last}" if others else last
+      raise ValueError(f"{name} is {value!r}; it must be {all_of_them}.")
 
 
 def _known(values: dict[str, Number]) -> Iterator[tuple[str, Number]]:

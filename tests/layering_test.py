@@ -54,7 +54,7 @@ def parsed(file):
 
 
 def imported_names(file):
-  """Dotted names that a file imports, or starts as `python -m` in a test."""
+  """Dotted names that a file imports, or has as a word by itself."""
   for node in ast.walk(parsed(file)):
     if isinstance(node, ast.Import):
       yield from (alias.name for alias in node.names)
@@ -66,11 +66,10 @@ def imported_names(file):
         full = f"{base}.{alias.name}"
         yield full if full in modules() else base
     elif (
-      file.startswith("tests/")
-      and isinstance(node, ast.Constant)
+      isinstance(node, ast.Constant)
       and isinstance(node.value, str)
-      and node.value.startswith("experiments.")
-    ):
+      and node.value.startswith(("experiments.", "junlearn."))
+    ):  # what `importlib` or `python -m` may be given
       main = f"{node.value}.__main__"
       name = main if main in modules() else node.value
       if name in modules():

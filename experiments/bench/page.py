@@ -81,6 +81,11 @@ def start(
           f"error: the package {name} is missing; install the extra `oracles`, "
           "e.g. `pip install 'junlearn[oracles]'`."
         )
+    folder = Path(OUT.value or ".").absolute().parent
+    if (Path(OUT.value or "").is_dir() and OUT.value) or not folder.is_dir():
+      sys.exit(
+        f"error: --out={OUT.value}; it must be a file in a folder that exists."
+      )
     before, lines = os.getloadavg(), []
     try:
       for line in measure():

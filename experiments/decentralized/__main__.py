@@ -71,14 +71,15 @@ def study() -> Study:
   dataset = dataset._replace(
     train=unit_norm(dataset.train), test=unit_norm(dataset.test)
   )
+  layout, asked, compared = _LAYOUT.value, _ASKED.value, _RUN.value.method
   with program.naming("model"):
     return Study(
       dataset,
       recipe,
-      layout=_LAYOUT.value,
-      asked=_ASKED.value,
+      layout=layout,
+      asked=asked,
       terms=promise,
-      compared=_RUN.value.method,
+      compared=compared,
     )
 
 

@@ -28,10 +28,14 @@ class Recipe(NamedTuple):
       choices=("uniform", "sample"),
     ),
   ] = "uniform"
-  l2: Annotated[float, Flag("Penalty on all parameters of a client.")] = 0.01
+  l2: Annotated[
+    float, Flag("Penalty on all parameters of a client.", above=0.0)
+  ] = 0.01
   step_size: Annotated[
     float,
-    Flag("Step size of training; 0 takes the largest that converges."),
+    Flag(
+      "Step size of training; 0 takes the largest that converges.", least=0.0
+    ),
   ] = 0.0
   local_steps: Annotated[
     int, Flag("Steps of a client between two communication rounds.", least=1)
@@ -43,7 +47,10 @@ class Recipe(NamedTuple):
     int, Flag("Communication rounds of the method finetune.", least=1)
   ] = 40
   tolerance: Annotated[
-    float, Flag("How far a round may still move a trained network, at most.")
+    float,
+    Flag(
+      "How far a round may still move a trained network, at most.", above=0.0
+    ),
   ] = 1e-8
   precision: Annotated[
     str,

@@ -53,6 +53,8 @@ class Bar:
     """Counts steps taken and shows the status."""
     self._tqdm.set_description_str(status, refresh=False)
     self.done += steps
+    if self._total and self.done > self._total:  # what could not be foreseen
+      self._total = self._tqdm.total = self.done
     self._tqdm.update(steps)
     now = time.monotonic()
     if self._plain and now - self._shown >= self._seconds:

@@ -18,6 +18,8 @@ from experiments.run import program
 R = TypeVar("R", bound=tuple)
 D = TypeVar("D")
 
+_LARGEST = 2**31
+
 # What is defined below belongs to the program that asks for it.
 flags.disclaim_key_flags()
 
@@ -28,11 +30,13 @@ class Flag(NamedTuple):
   Attributes:
     help: a sentence that stands alone.
     least: the lowest number allowed, or None.
+    above: a number that all allowed ones are above, or None.
     choices: the words allowed, or None for any.
   """
 
   help: str
   least: float | None = None
+  above: float | None = None
   choices: Collection[str] | None = None
 
 
@@ -47,17 +51,22 @@ class Holder(Generic[R]):
     self,
     recipe: Callable[..., R],
     holders: Mapping[str, Any],
+    above: Mapping[str, float | None] | None = None,
     numbers: Collection[str] = (),
   ):
-    self._recipe, self.flags, self._numbers = recipe, holders, numbers
+    self._recipe, self.flags = recipe, holders
+    self._above, self._numbers = above or {}, numbers
 
   @property
   def value(self) -> R:
     """The recipe that the flags describe.
 
     Raises:
-      ValueError: if a list holds what it must not.
+      ValueError: if a number is not finite or out of range, or a list holds
+        what it must not.
     """
+    for name, holder in self.flags.items():
+      _check(name, holder.value, self._above.get(name))
     return self._recipe(
       **{
         name: whole(holder) if name in self._numbers else holder.value
@@ -114,6 +123,7 @@ def define(recipe: type[R], **defaults: Any) -> Holder[R]:
   return Holder(
     recipe,
     {name: _define(name, hints[name], known[name]) for name in hints},
+    {name: _flag(name, hint).above for name, hint in hints.items()},
     {n for n, hint in hints.items() if _is_list(hint) and int in _kinds(hint)},
   )
 
@@ -187,8 +197,18 @@ def whole(holder: flags.FlagHolder) -> tuple[int, ...] | None:
 
 
 def _chosen(given: Sequence[str], allowed: Collection[str]) -> tuple[str, ...]:
+  if not given:
+    raise ValueError("--method is empty; one method is the least.")
   program.choose("method", given, allowed)
   return tuple(given)
+
+
+def _check(name: str, value: Any, above: float | None) -> None:
+  if isinstance(value, int | float):
+    if not abs(value) < _LARGEST:
+      raise ValueError(f"--{name}={value}; it must be finite and below 2**31.")
+    if above is not None and not value > above:
+      raise ValueError(f"--{name}={value}; it must be above {above:g}.")
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:
@@ -211,11 +231,15 @@ def _is_list(hint: Any) -> bool:
   return any(typing.get_origin(each) is tuple for each in options)
 
 
+def _flag(name: str, hint: Any) -> Flag:
+  for each in typing.get_args(hint)[1:]:
+    if isinstance(each, Flag):
+      return each
+  raise TypeError(f"{name} is {hint}; it must be Annotated with a Flag.")
+
+
 def _define(name: str, hint: Any, default: Any) -> Any:
-  found = [each for each in typing.get_args(hint)[1:] if isinstance(each, Flag)]
-  if not found:
-    raise TypeError(f"{name} is {hint}; it must be Annotated with a Flag.")
-  (flag,), kinds = found, _kinds(hint)
+  flag, kinds = _flag(name, hint), _kinds(hint)
   if flag.choices is not None:
     return flags.DEFINE_enum(name, default, list(flag.choices), flag.help)
   if _is_list(hint):

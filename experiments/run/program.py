@@ -39,6 +39,9 @@ flags.DEFINE_float(
   "Least seconds between two checkpoints of a phase under way.",
   lower_bound=0.0,
 )
+flags.register_validator(
+  "checkpoint_seconds", math.isfinite, "--checkpoint_seconds must be finite."
+)
 flags.DEFINE_boolean("debug", False, "Show the traceback of an error.")
 flags.adopt_module_key_flags(job)
 

@@ -224,7 +224,8 @@ def transform(
       goals.append(now["target_fraction"] <= target_fraction)
     return functools.reduce(operator.and_, goals, jnp.asarray(bool(goals)))
 
-  options.setdefault("stop", StopRule(reached, measure, check_every))
+  if options.get("stop") is None:
+    options["stop"] = StopRule(reached, measure, check_every)
   minimize = descend(loss, optimizer, **options)
 
   def transform(key, params, request):

@@ -85,8 +85,9 @@ def transform(
     ValueError: if a number is out of range; and when applied, if the request
       lacks a part.
   """
-  validate.positive(damping=damping)
+  validate.positive(damping=damping, tolerance=tolerance)
   validate.at_least(0, alpha=alpha)
+  validate.at_least(1, max_steps=max_steps)
   if num_samples is not None:
     validate.at_least(1, num_samples=num_samples)
   view = view or full()

@@ -83,7 +83,8 @@ def transform(
   if threshold is not None:
     validate.fraction(threshold=threshold)
     rule = StopRule(lambda now, first: now < threshold, probability, every)
-    options.setdefault("stop", rule)
+    if options.get("stop") is None:
+      options["stop"] = rule
   total = language.with_retain(
     objective.weighted(language.cross_entropy(model), extra=1.0), model, retain
   )

@@ -102,8 +102,9 @@ def transform(
     **options: of `descent.descend`, see `descent.DescendOptions`.
 
   Raises:
-    ValueError: if `beta` is out of range.
+    ValueError: if `beta` or `gamma` is out of range.
   """
+  validate.at_least(0, gamma=gamma)
   each, prefer = loss(model), preference(beta)
 
   def forget(params, examples, key=None):

@@ -21,7 +21,7 @@ from typing import Unpack
 import jax
 import optax
 
-from junlearn import language, objective, tree
+from junlearn import language, objective, tree, validate
 from junlearn.descent import DescendOptions, descend
 from junlearn.loss import Loss
 from junlearn.methods.card import Card
@@ -59,7 +59,11 @@ def transform(
     scale: a, how far to go.
     loss: per-example loss of a model.
     **options: of `descent.descend`, see `descent.DescendOptions`.
+
+  Raises:
+    ValueError: if `scale` is out of range.
   """
+  validate.within("(-inf, inf)", scale=scale)
   view = options.get("view") or full()
   finetune = descend(
     objective.weighted(loss(model), forget=1.0), optimizer, **options

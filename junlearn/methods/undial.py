@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from junlearn import language, objective
+from junlearn import language, objective, validate
 from junlearn.descent import DescendOptions, descend
 from junlearn.language import Retain
 from junlearn.methods.card import Card
@@ -93,7 +93,11 @@ def transform(
     retain: a retain term, which the paper does without.
     all_positions: average over all positions, as released.
     **options: of `descent.descend`, see `descent.DescendOptions`.
+
+  Raises:
+    ValueError: if `beta` is out of range.
   """
+  validate.at_least(0, beta=beta)
   forget = distillation(model, beta=beta, all_positions=all_positions)
   total = language.with_retain(
     objective.relative(forget, forget=gamma), model, retain

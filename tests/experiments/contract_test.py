@@ -199,6 +199,15 @@ def test_plain_lines_where_there_is_no_terminal(capsys):
   assert err.count("\n") == 1
 
 
+def test_what_was_not_foreseen_counts_as_expected_then(capsys):
+  progress = bar.Bar(10, seconds=0)
+  progress.update(10, "a")
+  progress.update(5, "b")
+  lines = capsys.readouterr().err.splitlines()
+  assert [line[:6] for line in lines] == ["100%  ", "100%  "]
+  assert progress.done == 15
+
+
 def test_time_left_does_not_count_what_was_skipped(capsys, monkeypatch):
   now = iter([0.0, 10.0])
   monkeypatch.setattr(bar.time, "monotonic", lambda: next(now))

@@ -165,12 +165,16 @@ class Lora:
     base, adapters = split(params)
     leaves = traverse_util.flatten_dict(base["params"])
     factors = traverse_util.flatten_dict(adapters)
-    for *layer, name in factors:
-      if name == "b":
-        continue
-      a, b = factors[*layer, "a"], factors[*layer, "b"]
-      scale = self._scale("/".join(layer), a)
-      kernel = leaves[*layer, "kernel"]
+    for layer in dict.fromkeys(path[:-1] for path in factors):
+      path = "/".join(layer)
+      pair = factors.get((*layer, "a")), factors.get((*layer, "b"))
+      kernel = leaves.get((*layer, "kernel"))
+      if kernel is None or any(factor is None for factor in pair):
+        raise ValueError(
+          f"the adapters of {path!r} must be a and b of a dense kernel."
+        )
+      a, b = pair
+      scale = self._scale(path, a, b)
       dtype = np.promote_types(kernel.dtype, np.float32)
       product = a.astype(dtype) @ b.astype(dtype) * scale
       leaves[*layer, "kernel"] = (kernel.astype(dtype) + product).astype(
@@ -202,9 +206,10 @@ class Lora:
       OSError: if a file cannot be written.
     """
     factors = traverse_util.flatten_dict(split(params)[1])
-    for path, leaf in factors.items():
-      if path[-1] == "a":
-        self._scale("/".join(path[:-1]), leaf)
+    for *layer, name in factors:
+      if name == "a":
+        pair = factors[*layer, "a"], factors[*layer, "b"]
+        self._scale("/".join(layer), *pair)
     peft.write(folder, factors, rank=self.rank, alpha=self.alpha, base=base)
 
   def _chosen(self, params: Params) -> dict[str, jax.Array]:
@@ -244,16 +249,16 @@ class Lora:
     dtype = module.dtype or functools.reduce(np.promote_types, dtypes)
     multiply = functools.partial(jnp.matmul, precision=module.precision)
     low = multiply(x.astype(dtype), a.astype(dtype))
-    low *= self._scale(path, a)  # here, where there is least to scale
+    low *= self._scale(path, a, b)  # here, where there is least to scale
     return outputs + multiply(low, b.astype(dtype)).astype(outputs.dtype)
 
-  def _scale(self, path: str, a: jax.Array) -> float:
+  def _scale(self, path: str, a: jax.Array, b: jax.Array) -> float:
     """Alpha / r, of adapters whose rank is r."""
-    if a.shape[-1] != self.rank:
-      raise ValueError(
-        f"the adapters of {path!r} have the rank {a.shape[-1]}, not "
-        f"{self.rank}."
-      )
+    for rank in (a.shape[-1], b.shape[-2]):
+      if rank != self.rank:
+        raise ValueError(
+          f"the adapters of {path!r} have the rank {rank}, not {self.rank}."
+        )
     return self.alpha / self.rank
 
 

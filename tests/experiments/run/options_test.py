@@ -15,6 +15,7 @@ from tests.experiments.driver import ROOT
 class Recipe(NamedTuple):
   toy_epochs: Annotated[int, Flag("Epochs of the toy.", least=1)] = 40
   toy_rate: Annotated[float, Flag("Rate of the toy.", least=0.0)] = 0.1
+  toy_l2: Annotated[float, Flag("Penalty of the toy.", above=0.0)] = 1.0
   toy_net: Annotated[str, Flag("Net.", choices=("cnn", "mlp"))] = "cnn"
   toy_fast: Annotated[bool, Flag("Whether it is fast.")] = False
   toy_bits: Annotated[tuple[int, ...], Flag("Bits of weights.")] = (8, 4)
@@ -67,7 +68,7 @@ def test_every_kind_is_read_back(given):
     "--toy_bits=2,3", "--toy_words=x,y", "--toy_class=7", "--toy_ids=1,2",
   )  # fmt: skip
   assert RECIPE.value == Recipe(
-    3, 0.5, "mlp", True, (2, 3), ["x", "y"], 7, (1, 2)
+    3, 0.5, 1.0, "mlp", True, (2, 3), ["x", "y"], 7, (1, 2)
   )
 
 
@@ -85,6 +86,21 @@ def test_bounds_are_kept(given, word, words):
     given(word)
 
 
+@pytest.mark.parametrize(
+  ("word", "words"),
+  [
+    ("--toy_rate=nan", "--toy_rate=nan; it must be finite and below 2"),
+    ("--toy_rate=inf", "--toy_rate=inf; it must be finite and below 2"),
+    ("--toy_epochs=99999999999", "--toy_epochs=99999999999; it must be finite"),
+    ("--toy_l2=0", r"--toy_l2=0\.0; it must be above 0"),
+  ],
+)
+def test_numbers_that_nothing_can_use(given, word, words):
+  given(word)
+  with pytest.raises(ValueError, match=words):
+    _ = RECIPE.value
+
+
 @pytest.mark.parametrize("name", ["toy_bits", "toy_ids"])
 def test_lists_of_whole_numbers(given, name):
   given(f"--{name}=1,b")
@@ -98,6 +114,7 @@ def test_methods_are_chosen():
     "--method=all --seeds=2 --workdir=x",
     "--method=tow",
     "--method=one,one",
+    "--method=",
   ]
   lines = subprocess.run(
     [sys.executable, "-c", PROGRAM, *given],
@@ -109,6 +126,7 @@ def test_methods_are_chosen():
   assert lines[0] == str(("runs/toy", ("one",), 3))
   assert lines[1] == str(("x", ("one", "two"), 2))
   assert lines[2].startswith("--method: 'tow' is unknown; did you mean 'two'?")
+  assert lines[4] == "--method is empty; one method is the least."
   assert lines[3] == "--method: 'one' occurs twice; once is enough."
 
 

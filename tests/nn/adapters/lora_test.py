@@ -438,3 +438,27 @@ def test_adapters_of_another_rank_are_refused(name, tmp_path):
   ):
     with pytest.raises(ValueError, match="have the rank 2, not 3"):
       use()
+
+
+@pytest.mark.parametrize(
+  ("edit", "words"),
+  [
+    (lambda m: {"a": m["a"]}, "must be a and b of a dense kernel"),
+    (lambda m: {"b": m["b"]}, "must be a and b of a dense kernel"),
+    (lambda m: {**m, "b": m["b"][:1]}, "have the rank 1, not 2"),
+    (lambda m: {**m, "a": m["a"][:, :1]}, "have the rank 1, not 2"),
+  ],
+)
+def test_broken_adapters_are_not_merged(edit, words):
+  net = setting("mlp")
+  modules = net.fresh["lora"]
+  broken = {**modules, "Dense_0": edit(modules["Dense_0"])}
+  with pytest.raises(ValueError, match=f"'Dense_0' {words}"):
+    net.adapters.merge({**net.fresh, "lora": broken})
+
+
+def test_adapters_of_no_module_are_not_merged():
+  net = setting("mlp")
+  modules = {**net.fresh["lora"], "Dense_9": net.fresh["lora"]["Dense_0"]}
+  with pytest.raises(ValueError, match="'Dense_9' must be a and b of a dense"):
+    net.adapters.merge({**net.fresh, "lora": modules})
