@@ -15,9 +15,9 @@ from tests.experiments.driver import Killed, leftovers, read_rows, toy_run
 
 LONG = ("--epochs=60", "--unlearn_epochs=60", "--references=4")
 PHASES = (
+  "references",
   "seed0/original",
   "seed0/retrain",
-  "references",
   "seed0/finetune",
   "seed0/amun",
 )
