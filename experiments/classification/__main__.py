@@ -3,7 +3,7 @@
     python -m experiments.classification --workdir=DIR
 
 With no flags: the digits, 10 % of the training records forgotten, every method,
-3 seeds; DIR holds the report (see README.md for the rest).
+3 seeds; DIR holds the report (see docs/classification.md for the rest).
 
     python -m experiments.classification --certify --workdir=DIR
 

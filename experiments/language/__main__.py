@@ -6,7 +6,7 @@ With no flags: fictitious authors, a tiny decoder trained from scratch, requests
 for one author and for a tenth of them, LUNE against baselines, 3 seeds; DIR
 holds the report. `--dataset=tofu` takes TOFU; `--model=FOLDER` a checkpoint and
 tokenizer as the Hugging Face hub has them, which is then fine-tuned on the
-data (see README.md for the rest).
+data (see docs/language.md for the rest).
 """
 
 from collections.abc import Sequence
