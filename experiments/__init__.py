@@ -1,1 +1,1 @@
-"""One binary per modality; see README.md for what a run leaves behind."""
+"""One binary per modality; see docs/map.md for what a run leaves behind."""

@@ -13,7 +13,6 @@ pixels or, with --features=FOLDER, what the net of an earlier run on other data
 makes of them.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -109,8 +108,6 @@ def certified_study() -> certified.Study:
   """
   jax.config.update("jax_enable_x64", True)
   l2, folder = _CERTIFIED.value
-  if not 0 < l2 < math.inf:
-    raise ValueError(f"--l2={l2}; it must be finite and above 0.")
   promise, dataset = promised(), _dataset()
   if folder is None:
     inputs, description = features.of_pixels(dataset)

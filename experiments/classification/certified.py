@@ -43,7 +43,10 @@ class Recipe(NamedTuple):
   """What is deleted from."""
 
   l2: Annotated[
-    float, Flag("With --certify, penalty on all parameters of the classifier.")
+    float,
+    Flag(
+      "With --certify, penalty on all parameters of the classifier.", above=0.0
+    ),
   ] = 0.01
   features: Annotated[
     str | None,

@@ -7,6 +7,7 @@ RECIPE = options.define(Recipe)  # --epochs, with its default and bounds
 RECIPE.value                     # the recipe that the flags describe
 """
 
+import math
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar
@@ -51,11 +52,11 @@ class Holder(Generic[R]):
     self,
     recipe: Callable[..., R],
     holders: Mapping[str, Any],
-    above: Mapping[str, float | None] | None = None,
+    found: Mapping[str, Flag] | None = None,
     numbers: Collection[str] = (),
   ):
     self._recipe, self.flags = recipe, holders
-    self._above, self._numbers = above or {}, numbers
+    self._found, self._numbers = found or {}, numbers
 
   @property
   def value(self) -> R:
@@ -66,7 +67,7 @@ class Holder(Generic[R]):
         what it must not.
     """
     for name, holder in self.flags.items():
-      _check(name, holder.value, self._above.get(name))
+      _check(name, holder.value, self._found.get(name))
     return self._recipe(
       **{
         name: whole(holder) if name in self._numbers else holder.value
@@ -123,7 +124,7 @@ def define(recipe: type[R], **defaults: Any) -> Holder[R]:
   return Holder(
     recipe,
     {name: _define(name, hints[name], known[name]) for name in hints},
-    {name: _flag(name, hint).above for name, hint in hints.items()},
+    {name: _flag(name, hint) for name, hint in hints.items()},
     {n for n, hint in hints.items() if _is_list(hint) and int in _kinds(hint)},
   )
 
@@ -203,12 +204,17 @@ def _chosen(given: Sequence[str], allowed: Collection[str]) -> tuple[str, ...]:
   return tuple(given)
 
 
-def _check(name: str, value: Any, above: float | None) -> None:
-  if isinstance(value, int | float):
-    if not abs(value) < _LARGEST:
-      raise ValueError(f"--{name}={value}; it must be finite and below 2**31.")
-    if above is not None and not value > above:
-      raise ValueError(f"--{name}={value}; it must be above {above:g}.")
+def _check(name: str, value: Any, flag: Flag | None) -> None:
+  """Of numbers with a bound; absl has looked at `least`, but not at NaN."""
+  if flag is None or not isinstance(value, int | float):
+    return
+  if flag.above is not None and not flag.above < value < math.inf:
+    words = f"finite and above {flag.above:g}"
+  elif flag.least is not None and not abs(value) < _LARGEST:
+    words = "finite and below 2**31"
+  else:
+    return
+  raise ValueError(f"--{name}={value}; it must be {words}.")
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:

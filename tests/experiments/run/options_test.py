@@ -92,7 +92,8 @@ def test_bounds_are_kept(given, word, words):
     ("--toy_rate=nan", "--toy_rate=nan; it must be finite and below 2"),
     ("--toy_rate=inf", "--toy_rate=inf; it must be finite and below 2"),
     ("--toy_epochs=99999999999", "--toy_epochs=99999999999; it must be finite"),
-    ("--toy_l2=0", r"--toy_l2=0\.0; it must be above 0"),
+    ("--toy_l2=inf", "--toy_l2=inf; it must be finite and above 0"),
+    ("--toy_l2=0", r"--toy_l2=0\.0; it must be finite and above 0"),
   ],
 )
 def test_numbers_that_nothing_can_use(given, word, words):
